@@ -1,0 +1,160 @@
+"""File names, folder layouts and the class table of IDDAv2 and RobotCar (protocol, section 2)."""
+
+import math
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+CAMERAS = ("front", "rear", "left", "right")
+IGNORED = 255
+
+CLASS_NAMES = (
+    "Road",
+    "Sidewalk",
+    "Building",
+    "Wall",
+    "Fence",
+    "Pole",
+    "TLight",
+    "TSign",
+    "Vegetation",
+    "Terrain",
+    "Sky",
+    "Person",
+    "Rider",
+    "Vehicle",
+    "Truck",
+    "Motorcycle",
+    "Bicycle",
+)
+RAW_IDS = 27
+_CLASS_OF_RAW = {
+    1: 2, 2: 4, 4: 11, 5: 5, 6: 0, 7: 0, 8: 1, 9: 8, 10: 13, 11: 3,
+    12: 7, 13: 6, 16: 16, 17: 15, 18: 12, 19: 9, 20: 10, 26: 14,
+}  # fmt: skip
+RAW_TO_CLASS = np.full(256, IGNORED, np.uint8)
+"""Raw id (red channel of a label) -> training class 0..16, or 255 (ignored)."""
+RAW_TO_CLASS[list(_CLASS_OF_RAW)] = list(_CLASS_OF_RAW.values())
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a data set's layout implies.
+
+    Attributes
+    ----------
+    train_threshold_m, eval_threshold_m : two images within this distance show the same place, in metres.
+    same_camera : whether they must come from the same camera folder as well.
+    eval_scale : factor by which images are resized for evaluation and mining.
+    """
+
+    name: str
+    train_threshold_m: float
+    eval_threshold_m: float
+    same_camera: bool
+    eval_scale: float
+
+
+KINDS = {
+    "iddav2": Kind("iddav2", 3.0, 5.0, True, 0.5),
+    "utm": Kind("utm", 10.0, 25.0, False, 1.0),
+}
+"""`iddav2` has camera and label folders; `utm` is RobotCar and any other folder of `@UTM` images."""
+
+
+def parse_position(path: str | Path) -> tuple[float, float]:
+    """UTM east and north in metres from a name such as ``@277456.815@110790.196@...@.jpg``.
+
+    Only the base name counts. ValueError, naming the file and what is odd, where there is no position in it.
+    """
+    name = os.path.basename(path)
+    fields = name.split("@")
+    shown = f"{path!s}: the name must begin @UTM_east@UTM_north@ (metres)"
+    if len(fields) < 4 or fields[0] != "":
+        raise ValueError(f"{shown}, and it has no such fields; rename the file or move it away")
+    try:
+        east, north = float(fields[1]), float(fields[2])
+    except ValueError:
+        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both numbers") from None
+    if not (math.isfinite(east) and math.isfinite(north)):
+        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both finite")
+    if east >= 1_000_000 > north >= 0:
+        raise ValueError(f"{shown}; an east of {east:.0f} m lies outside UTM: east and north seem to be swapped")
+    return east, north
+
+
+def camera_of(path: str | Path) -> str:
+    """Name of the folder that holds the image: for IDDAv2, its camera."""
+    return os.path.basename(os.path.dirname(path))
+
+
+def list_images(folder: str | Path) -> list[str]:
+    """Paths of all images below `folder`, links followed once each, sorted.
+
+    FileNotFoundError or ValueError where the folder is missing or holds no jpg, jpeg or png file.
+    """
+    folder = str(folder)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{folder}: no such folder")
+    found, visited = [], set()
+    for directory, subfolders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in visited:
+            subfolders.clear()  # a link back to a folder seen before
+            continue
+        visited.add(real)
+        found += [os.path.join(directory, name) for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not found:
+        raise ValueError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}, any case)")
+    return sorted(found)
+
+
+@lru_cache(maxsize=4096)
+def label_folder(image_folder: str) -> str | None:
+    """Folder of the labels that belong to the images of a folder, or None.
+
+    The last path component named `gallery` or `queries*` is replaced: `gallery` by `gallery_labels`; `queries_rain` by
+    `queries_labels_rain`, else `queries_labels`, else the first `queries_labels*` that has the folder.
+    """
+    parts = Path(image_folder).parts
+    for i in reversed(range(len(parts))):
+        part, rest = parts[i], parts[i + 1 :]
+        if part != "gallery" and not part.startswith("queries") or part.startswith("queries_labels"):
+            continue
+        parent = Path(*parts[:i])
+        if part == "gallery":
+            names = ["gallery_labels"]
+        else:
+            names = ["queries_labels" + part.removeprefix("queries"), "queries_labels"]
+            names += sorted(entry.name for entry in parent.glob("queries_labels*"))
+        for name in names:
+            candidate = parent.joinpath(name, *rest)
+            if candidate.is_dir():
+                return str(candidate)
+    return None
+
+
+def label_path(image: str) -> str:
+    """Path of an image's label: same base name, `.png`. FileNotFoundError where there is none."""
+    folder = label_folder(os.path.dirname(image))
+    if folder is None:
+        raise FileNotFoundError(f"{image}: no label folder beside it (gallery_labels, queries_labels*)")
+    label = os.path.join(folder, os.path.splitext(os.path.basename(image))[0] + ".png")
+    if not os.path.isfile(label):
+        raise FileNotFoundError(f"{label}: label missing for {image}")
+    return label
+
+
+def detect_kind(paths: list[str]) -> tuple[Kind, str]:
+    """Kind of a data set by its layout, and in words why."""
+    folders = {os.path.dirname(path) for path in paths}
+    cameras = {camera_of(path) for path in paths}
+    if cameras <= set(CAMERAS):
+        return KINDS["iddav2"], "camera folders " + ", ".join(sorted(cameras))
+    if all(label_folder(folder) for folder in folders):
+        return KINDS["iddav2"], "label folders beside the images"
+    return KINDS["utm"], "neither camera nor label folders"

@@ -1,0 +1,115 @@
+"""Images with positions, and which of them show the same place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.neighbors import KDTree
+
+from datasets.naming import camera_of, list_images, parse_position
+
+
+@dataclass(frozen=True, repr=False)
+class ImageSet:
+    """Images of one gallery or of one set of queries.
+
+    Attributes
+    ----------
+    folder : the folders it was read from, as given, joined by `+`.
+    paths : N file paths, sorted within each folder.
+    positions : (N, 2) float64, UTM east and north in metres.
+    cameras : (N,) names of the folders the files lie in.
+    """
+
+    folder: str
+    paths: tuple[str, ...]
+    positions: np.ndarray
+    cameras: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __repr__(self) -> str:
+        return f"{self.folder}: {len(self)} images"
+
+
+def load_image_set(folders: Sequence[str | Path]) -> ImageSet:
+    """List images and read their positions from their names; errors name the folder or the file."""
+    paths = [path for folder in dict.fromkeys(map(str, folders)) for path in list_images(folder)]
+    positions = np.array([parse_position(path) for path in paths], np.float64)
+    cameras = np.array([camera_of(path) for path in paths])
+    return ImageSet("+".join(map(str, folders)), tuple(paths), positions, cameras)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """For each of Q queries a list of gallery indexes, stored end to end (memory grows with the pairs, not with Q x G).
+
+    Attributes
+    ----------
+    offsets : (Q + 1,) int64; the list of query i is `indexes[offsets[i]:offsets[i + 1]]`, ascending.
+    indexes : (pairs,) int32.
+    """
+
+    offsets: np.ndarray
+    indexes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, query: int) -> np.ndarray:
+        return self.indexes[self.offsets[query] : self.offsets[query + 1]]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(Q,) number of neighbours of each query."""
+        return np.diff(self.offsets)
+
+
+def neighbours_within(
+    gallery: ImageSet, queries: ImageSet, radius_m: float, same_camera: bool = False, block: int = 4096
+) -> Neighbours:
+    """Gallery images at most `radius_m` metres from each query, of the same camera only if asked so, by a k-d tree."""
+    counts = np.zeros(len(queries), np.int64)
+    pieces: list[tuple[np.ndarray, np.ndarray]] = []
+    for camera in np.unique(queries.cameras) if same_camera else [None]:
+        in_gallery = np.arange(len(gallery)) if camera is None else np.flatnonzero(gallery.cameras == camera)
+        of_query = np.arange(len(queries)) if camera is None else np.flatnonzero(queries.cameras == camera)
+        if not len(in_gallery):
+            continue
+        tree = KDTree(gallery.positions[in_gallery])
+        for start in range(0, len(of_query), block):
+            rows = of_query[start : start + block]
+            found = tree.query_radius(queries.positions[rows], radius_m)
+            counts[rows] = [len(row) for row in found]
+            pieces.append((rows, np.concatenate([np.sort(in_gallery[row]) for row in found]).astype(np.int32)))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    indexes = np.empty(offsets[-1], np.int32)
+    for rows, flat in pieces:
+        # destination of every pair: its query's offset plus its place within the query's list
+        starts = np.cumsum(counts[rows]) - counts[rows]
+        indexes[np.arange(len(flat)) + np.repeat(offsets[rows] - starts, counts[rows])] = flat
+    return Neighbours(offsets, indexes)
+
+
+def correct_matches(
+    gallery: ImageSet, queries: ImageSet, retrieved: np.ndarray, radius_m: float, same_camera: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether retrieved images show their query's place.
+
+    Parameters
+    ----------
+    retrieved : (Q, K) gallery indexes, best first; -1 for none.
+
+    Returns
+    -------
+    correct (Q, K) bool, and distance_m (Q, K) float64, NaN where nothing was retrieved.
+    """
+    distance = np.linalg.norm(gallery.positions[retrieved] - queries.positions[:, None], axis=-1)
+    distance[retrieved < 0] = np.nan
+    with np.errstate(invalid="ignore"):
+        correct = distance <= radius_m
+    if same_camera:
+        correct &= gallery.cameras[retrieved] == queries.cameras[:, None]
+    return correct, distance

@@ -1,0 +1,69 @@
+"""Semantic heads: stage-4 features (B, C, h, w) -> class logits (B, classes, h, w)."""
+
+import torch
+from torch import Tensor, nn
+
+from models.resize import resize_to
+
+HEADS = ("deeplab", "pspnet")
+
+
+class DeepLabHead(nn.Module):
+    """DeepLab v2: the sum of four dilated 3x3 convolutions (protocol, section 1)."""
+
+    def __init__(self, in_channels: int, num_classes: int, dilations: tuple[int, ...] = (6, 12, 18, 24)) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Conv2d(in_channels, num_classes, 3, padding=dilation, dilation=dilation) for dilation in dilations
+        )
+        for branch in self.branches:
+            nn.init.normal_(branch.weight, std=0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return sum(branch(features) for branch in self.branches)
+
+
+class Pyramid(nn.Module):
+    """PSPNet's pooled context: per bin, average pool, 1x1 conv, BN, ReLU, resize; concatenated behind the input."""
+
+    def __init__(self, in_channels: int, channels: int, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.AdaptiveAvgPool2d(size),
+                nn.Conv2d(in_channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(inplace=True),
+            )
+            for size in bins
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        context = [resize_to(level(features), features.shape[-2:]) for level in self.levels]
+        return torch.cat([features, *context], dim=1)
+
+
+class PSPNetHead(nn.Module):
+    """PSPNet: pyramid pooling, then a 3x3 and a 1x1 convolution (protocol, section 1)."""
+
+    def __init__(self, in_channels: int, num_classes: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.pyramid = Pyramid(in_channels, in_channels // 4)
+        self.classifier = nn.Sequential(
+            nn.Conv2d(in_channels * 2, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(0.1),
+            nn.Conv2d(hidden, num_classes, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.classifier(self.pyramid(features))
+
+
+def build_head(semnet: str, in_channels: int, num_classes: int) -> nn.Module:
+    """Head by name: `"deeplab"` or `"pspnet"`."""
+    if semnet not in HEADS:
+        raise ValueError(f"semnet: {semnet!r} is not one of {', '.join(HEADS)}")
+    head = DeepLabHead if semnet == "deeplab" else PSPNetHead
+    return head(in_channels, num_classes)

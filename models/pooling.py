@@ -1,0 +1,29 @@
+"""From feature maps to one descriptor: L2 norm at every location, then generalised mean (GeM)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class MultiScalePooling(nn.Module):
+    """GeM with one power for all stages; the descriptor is the concatenation, not normalised afterwards.
+
+    Per stage: ``x / (||x||_2 + eps)`` over channels, clamped at ``eps``, ``mean(x ** p) ** (1 / p)`` over space.
+    Source: protocol, section 1; GeM from Radenovic et al., TPAMI 2018. Powers are taken in at least float32.
+    """
+
+    def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        # A released checkpoint carries p, but no optimiser group holds it: it stays 3.
+        self.p = nn.Parameter(torch.full((1,), p), requires_grad=False)
+        self.eps = eps
+
+    def pool(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C)."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + self.eps)
+        p = self.p.to(x.dtype)
+        return x.clamp(min=self.eps).pow(p).mean(dim=(-2, -1)).pow(1 / p)
+
+    def forward(self, stages: list[Tensor]) -> Tensor:
+        """Stages [(B, C_i, h_i, w_i), ...] -> (B, sum of C_i)."""
+        return torch.cat([self.pool(x) for x in stages], dim=1)

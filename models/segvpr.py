@@ -1,0 +1,125 @@
+"""SegVPR: encoder, semantic head, attention and pooling put together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from models.attention import MultiScaleAttention
+from models.domain import Discriminator
+from models.encoder import STAGES, Encoder, load_pretrained
+from models.heads import build_head
+from models.pooling import MultiScalePooling
+from models.resize import resize_to
+
+ATTENTION_STAGE, HEAD_STAGE = 3, 4
+
+
+class SegVPROutput(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes
+    ----------
+    embeddings : (B, D) descriptors, not normalised.
+    logits : (B, classes, H, W) at the input's size, multiplied by the detached attention; None if not asked for.
+    attention : (B, 1, h - 2, w - 2) positive map, where (h, w) is the size of stage 3.
+    """
+
+    embeddings: Tensor
+    logits: Tensor | None
+    attention: Tensor
+
+
+class SegVPR(nn.Module):
+    """Place recognition by semantics-guided attention. Build it with `build_model`.
+
+    Images are (B, 3, H, W) in network input space (`datasets.transforms.to_network_input`), sides at least 97 px.
+    """
+
+    def __init__(self, arch: str, semnet: str, num_classes: int, scale_indexes: Sequence[int], train_enc_from: str | int):
+        super().__init__()
+        self.config = {
+            "arch": arch,
+            "semnet": semnet,
+            "num_classes": num_classes,
+            "scale_indexes": list(scale_indexes),
+        }
+        self.scale_indexes = check_scale_indexes(scale_indexes)
+        self.encoder = Encoder(arch, train_enc_from)
+        channels = self.encoder.channels
+        self.head = build_head(semnet, channels[HEAD_STAGE], num_classes)
+        self.attention = MultiScaleAttention(channels[ATTENTION_STAGE])
+        self.pooling = MultiScalePooling()
+        self.discriminator = Discriminator(num_classes)
+        self.descriptor_dim = sum(channels[stage] for stage in self.scale_indexes)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Descriptors (B, `descriptor_dim`); runs neither the head nor stages that nothing needs."""
+        features = self.encoder(images, last_stage=max(ATTENTION_STAGE, *self.scale_indexes))
+        return self._pool(features, self.attention(features[ATTENTION_STAGE]))
+
+    def segment(self, images: Tensor) -> Tensor:
+        """Class logits (B, classes, H, W), never weighted by attention."""
+        return self._logits(self.encoder(images), images)
+
+    def attend(self, images: Tensor) -> Tensor:
+        """Attention map (B, 1, h - 2, w - 2), where (h, w) is the size of stage 3."""
+        return self.attention(self.encoder(images, last_stage=ATTENTION_STAGE)[ATTENTION_STAGE])
+
+    def forward(self, images: Tensor, with_logits: bool = True) -> SegVPROutput:
+        """Descriptors, attention-weighted logits and attention, in train and in eval mode alike."""
+        features = self.encoder(images)
+        attention = self.attention(features[ATTENTION_STAGE])
+        logits = None
+        if with_logits:
+            logits = self._logits(features, images) * resize_to(attention.detach(), images.shape[-2:])
+        return SegVPROutput(self._pool(features, attention), logits, attention)
+
+    def _logits(self, features: dict[int, Tensor], images: Tensor) -> Tensor:
+        return resize_to(self.head(features[HEAD_STAGE]), images.shape[-2:])
+
+    def _pool(self, features: dict[int, Tensor], attention: Tensor) -> Tensor:
+        """Weigh the first and the last pooled stage by attention, once each, and pool all."""
+        weighted = {self.scale_indexes[0], self.scale_indexes[-1]}
+        stages = []
+        for stage in self.scale_indexes:
+            x = features[stage]
+            stages.append(x * resize_to(attention, x.shape[-2:]) if stage in weighted else x)
+        return self.pooling(stages)
+
+
+def check_scale_indexes(scale_indexes: Sequence[int]) -> tuple[int, ...]:
+    """The stages to pool as a tuple; ValueError unless it is an ascending non-empty subset of 1..4."""
+    stages = tuple(scale_indexes)
+    if not stages or list(stages) != sorted(set(stages)) or not set(stages) <= set(STAGES):
+        shown = " ".join(map(str, stages)) or "(nothing)"
+        raise ValueError(f"scale_indexes: {shown} is not an ascending, non-empty choice of stages 1 2 3 4")
+    return stages
+
+
+def build_model(
+    arch: str = "resnet50",
+    semnet: str = "deeplab",
+    num_classes: int = 17,
+    scale_indexes: Sequence[int] = (3, 4),
+    pretrain: str | Path | None = None,
+    train_enc_from: str | int = "all",
+) -> SegVPR:
+    """Build a SegVPR network.
+
+    Parameters
+    ----------
+    arch : `resnet18`, `resnet50` or `resnet101`.
+    semnet : `deeplab` or `pspnet`.
+    scale_indexes : the encoder stages that are pooled: an ascending non-empty subset of 1..4.
+    pretrain : encoder weights: None, `"imagenet"` (downloaded) or the path of a `.pth` state_dict.
+    train_enc_from : `"all"`, or the first encoder stage (1..4) that is trained.
+
+    Raises
+    ------
+    ValueError, OSError : an argument that is not offered, or weights that cannot be had; the message names it.
+    """
+    model = SegVPR(arch, semnet, num_classes, scale_indexes, train_enc_from)
+    load_pretrained(model.encoder, arch, pretrain)
+    return model

@@ -1,0 +1,1 @@
+"""What runs the method: training, evaluation, checkpoints and the command line."""

@@ -1,0 +1,177 @@
+"""Checkpoints on disk: ours, and those of the reference implementation, told apart by content."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.segvpr import SegVPR, build_model
+
+FORMAT = "segvpr-1"
+
+# Released prefix -> ours. The first match counts, so a longer prefix stands before a shorter one.
+PREFIXES = (
+    ("sem_branch.encoder.", "encoder."),
+    ("sem_branch.cls.conv2d_list.", "head.branches."),
+    ("sem_branch.cls.", "head.classifier."),
+    ("sem_branch.ppm.features.", "head.pyramid.levels."),
+    ("vpr_pooling.", "pooling."),
+    ("attention_layers.layer1.", "attention.convs.0."),
+    ("attention_layers.layer2.", "attention.convs.1."),
+    ("attention_layers.layer3.", "attention.convs.2."),
+    ("attention_layers.final_conv.", "attention.merge."),
+    ("DA.conv1.", "discriminator.convs.0."),
+    ("DA.conv2.", "discriminator.convs.1."),
+    ("DA.conv3.", "discriminator.convs.2."),
+    ("DA.conv4.", "discriminator.convs.3."),
+    ("DA.classifier.", "discriminator.convs.4."),
+)
+
+
+def _rename(state_dict: Mapping[str, Any], table: list[tuple[str, str]], origin: str) -> dict[str, Any]:
+    renamed = {}
+    for key, value in state_dict.items():
+        bare = key.removeprefix("module.")
+        for old, new in table:
+            if bare.startswith(old):
+                renamed[new + bare.removeprefix(old)] = value
+                break
+        else:
+            raise ValueError(f"state_dict entry {key!r} is not one of a {origin} SegVPR checkpoint")
+    return renamed
+
+
+def from_released(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Released parameter names -> ours; a `module.` prefix is dropped, values are passed on untouched."""
+    return _rename(state_dict, list(PREFIXES), "released")
+
+
+def to_released(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Our parameter names -> released ones (without a `module.` prefix), values are passed on untouched."""
+    return _rename(state_dict, [(ours, released) for released, ours in PREFIXES], "this project's")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint read into memory (CPU), whoever wrote it.
+
+    Attributes
+    ----------
+    config : `arch`, `semnet`, `num_classes`, `scale_indexes`: the keyword arguments of `build_model`.
+    state_dict : weights under our names.
+    training : state of the run that wrote it; empty for a released file.
+    """
+
+    path: Path
+    released: bool
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> SegVPR:
+        """The network with these weights, in eval mode on the CPU."""
+        model = build_model(**self.config)
+        self.load_into(model)
+        return model.eval()
+
+    def load_into(self, model: SegVPR) -> None:
+        """Fill `model` with these weights; ValueError, naming the first odd entry, where they do not fit."""
+        wanted = model.state_dict()
+        odd = [k for k in wanted if k not in self.state_dict or wanted[k].shape != self.state_dict[k].shape]
+        odd += [key for key in self.state_dict if key not in wanted]
+        if odd:
+            raise ValueError(
+                f"{self.path}: does not fit {model.config['arch']} with {model.config['semnet']} and "
+                f"{model.config['num_classes']} classes (entry {odd[0]!r}); it holds {describe_config(self.config)}"
+            )
+        model.load_state_dict(self.state_dict)
+
+
+def describe_config(config: Mapping[str, Any]) -> str:
+    scales = "+".join(map(str, config["scale_indexes"]))
+    return f"{config['arch']} with {config['semnet']}, {config['num_classes']} classes, pooled stages {scales}"
+
+
+def save_checkpoint(path: Path, model: SegVPR, training: dict[str, Any]) -> None:
+    """Write a checkpoint: first to a temporary file beside it, which then takes its place."""
+    content = {"format": FORMAT, "config": dict(model.config), "model": model.state_dict(), "training": training}
+    write_atomically(path, content)
+
+
+def write_atomically(path: Path, content: Any) -> None:
+    """`torch.save` that never leaves a half-written file under the final name."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _allowed_globals() -> list:
+    """What released files need beyond tensors: NumPy scalars as NumPy 1 and 2 pickle them, and nothing else."""
+    scalar = np.float64(0).__reduce__()[0]
+    codec = (b"".__reduce_ex__(2)[0], "_codecs.encode")
+    types = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")]
+    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), codec, np.dtype, *types]
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours or of the reference implementation, without running code from it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : no such file, or not a SegVPR checkpoint; the message names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint file")
+    try:
+        with torch.serialization.safe_globals(_allowed_globals()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: not a SegVPR checkpoint (it holds a {type(content).__name__})")
+    if "format" in content:
+        return _read_ours(path, content)
+    return _read_released(path, content)
+
+
+def _read_ours(path: Path, content: dict) -> Checkpoint:
+    if content["format"] != FORMAT or not {"config", "model", "training"} <= set(content):
+        raise ValueError(f"{path}: checkpoint format {content['format']!r} is not {FORMAT}, which this version reads")
+    return Checkpoint(path, False, dict(content["config"]), content["model"], content["training"])
+
+
+def _read_released(path: Path, content: dict) -> Checkpoint:
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: not a SegVPR checkpoint (no state_dict in it)")
+    try:
+        state = from_released(state)
+        return Checkpoint(path, True, infer_config(state), state)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a SegVPR checkpoint ({error})") from error
+
+
+def infer_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Configuration of released weights (our names), from their keys and shapes. Pooled stages leave no trace: 3 4."""
+    if "encoder.layer1.0.conv3.weight" not in state_dict:
+        arch = "resnet18"
+    else:
+        arch = "resnet101" if "encoder.layer3.22.conv1.weight" in state_dict else "resnet50"
+    pspnet = "head.classifier.4.weight" in state_dict
+    last = state_dict["head.classifier.4.weight" if pspnet else "head.branches.0.weight"]
+    return {
+        "arch": arch,
+        "semnet": "pspnet" if pspnet else "deeplab",
+        "num_classes": int(last.shape[0]),
+        "scale_indexes": [3, 4],
+    }

@@ -1,0 +1,60 @@
+"""The losses of SegVPR, computed in at least float32 (float64 is never cast down)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.domain import SOURCE, TARGET
+
+IGNORED = 255
+
+
+def widen(x: Tensor) -> Tensor:
+    """`x` in at least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def triplet_loss(queries: Tensor, positives: Tensor, negatives: Tensor, margin: float = 0.1) -> Tensor:
+    """Mean hinge over all negatives: ``max(0, d(q, p) - d(q, n) + sqrt(margin))``.
+
+    Parameters
+    ----------
+    queries, positives : (Q, D).
+    negatives : (Q * N, D), the N negatives of the first query first.
+    margin : as the released `--margin`; its square root is the distance margin.
+
+    Notes
+    -----
+    Euclidean distance as `torch.nn.TripletMarginLoss` takes it: 1e-6 is added to the difference (protocol, section 5).
+    """
+    num_negatives = len(negatives) // len(queries)
+    queries, positives, negatives = widen(queries), widen(positives), widen(negatives)
+    to_positive = F.pairwise_distance(queries, positives).repeat_interleave(num_negatives)
+    to_negative = F.pairwise_distance(queries.repeat_interleave(num_negatives, dim=0), negatives)
+    return (to_positive - to_negative + margin**0.5).clamp(min=0).mean()
+
+
+def semantic_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of (B, C, H, W) against labels (B, H, W) of any integer type, mean over pixels that are not 255.
+
+    A batch in which every pixel is ignored gives 0, not NaN.
+    """
+    labels = labels.long()
+    total = F.cross_entropy(widen(logits), labels, ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """What the discriminator sees: softmax over the classes of (B, C, H, W)."""
+    return widen(logits).softmax(dim=1)
+
+
+def domain_bce(patch_logits: Tensor, domain: float) -> Tensor:
+    """Binary cross-entropy of the discriminator's patch logits, any shape, against one domain (source 0, target 1)."""
+    patch_logits = widen(patch_logits)
+    return F.binary_cross_entropy_with_logits(patch_logits, torch.full_like(patch_logits, domain))
+
+
+def discriminator_losses(discriminator, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Half the BCE on source and half the BCE on target class probabilities, each (B, C, H, W)."""
+    return domain_bce(discriminator(source), SOURCE) / 2, domain_bce(discriminator(target), TARGET) / 2
