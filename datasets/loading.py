@@ -46,12 +46,16 @@ class ImageBatches(Dataset):
         batches = []
         for items in by_size.values():
             places, images, labels = zip(*items)
-            batches.append(SizedBatch([*places], torch.stack(images), torch.stack(labels) if self.with_labels else None))
+            batches.append(
+                SizedBatch([*places], torch.stack(images), torch.stack(labels) if self.with_labels else None)
+            )
         return batches
 
     @staticmethod
     def _label(path: str, image: Tensor) -> Tensor:
         label = read_label(label_path(path))
         if label.shape != image.shape[-2:]:
-            raise ValueError(f"{label_path(path)}: {label.shape[1]}x{label.shape[0]} px, but its image has another size")
+            raise ValueError(
+                f"{label_path(path)}: {label.shape[1]}x{label.shape[0]} px, but its image has another size"
+            )
         return label

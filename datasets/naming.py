@@ -123,7 +123,7 @@ def label_folder(image_folder: str) -> str | None:
     parts = Path(image_folder).parts
     for i in reversed(range(len(parts))):
         part, rest = parts[i], parts[i + 1 :]
-        if part != "gallery" and not part.startswith("queries") or part.startswith("queries_labels"):
+        if (part != "gallery" and not part.startswith("queries")) or part.startswith("queries_labels"):
             continue
         parent = Path(*parts[:i])
         if part == "gallery":

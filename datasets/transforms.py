@@ -1,6 +1,8 @@
 """The input pipeline: 8-bit images on disk -> tensors in network input space (protocol, section 3)."""
 
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -55,6 +57,22 @@ def image_size(path: str) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
+def common_size(paths: Sequence[str], threads: int = 8) -> tuple[int, int]:
+    """The width and height that all images share, from their headers; ValueError names two files that differ."""
+    with ThreadPoolExecutor(threads) as pool:
+        sizes = list(pool.map(image_size, paths))
+    for path, size in zip(paths, sizes):
+        if size != sizes[0]:
+            raise ValueError(two_sizes(paths[0], sizes[0], path, size))
+    return sizes[0]
+
+
+def two_sizes(first: str, first_size: tuple[int, int], second: str, second_size: tuple[int, int]) -> str:
+    """What is wrong where two images of one data set differ in (width, height)."""
+    (w1, h1), (w2, h2) = first_size, second_size
+    return f"{second} is {w2}x{h2} px but {first} is {w1}x{h1} px: training needs one size per data set"
+
+
 def read_label(path: str) -> Tensor:
     """Read a label: the red channel's raw ids -> classes 0..16 or 255, uint8 (H, W); ValueError names an odd file."""
     try:
@@ -65,7 +83,9 @@ def read_label(path: str) -> Tensor:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot use this label ({_reason(error)})") from error
     if raw.max() >= RAW_IDS:
-        raise ValueError(f"{path}: cannot use this label (raw id {raw.max()} in its red channel; ids are 0 to {RAW_IDS - 1})")
+        raise ValueError(
+            f"{path}: cannot use this label (raw id {raw.max()} in its red channel; ids are 0 to {RAW_IDS - 1})"
+        )
     return torch.from_numpy(RAW_TO_CLASS[raw])
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from datasets.naming import label_path
 from datasets.places import ImageSet, Neighbours
-from datasets.transforms import crop_and_flip, read_image, read_label, resize_image
+from datasets.transforms import crop_and_flip, read_image, read_label, resize_image, two_sizes
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ def draw_negatives(
     return np.union1d(drawn, keep)
 
 
-def _nearest(query: np.ndarray, gallery: np.ndarray, candidates: np.ndarray, rough: np.ndarray, count: int) -> np.ndarray:
+def _nearest(
+    query: np.ndarray, gallery: np.ndarray, candidates: np.ndarray, rough: np.ndarray, count: int
+) -> np.ndarray:
     """The `count` candidates nearest to a query, nearest first: a shortlist by rough distance, then exact ones."""
     shortlist = candidates
     if len(candidates) > count + 16:
@@ -156,17 +158,17 @@ class TrainingBatches(Dataset):
         cuts, images, labels, size = {}, [], [], None
         for path, triplet in zip(files, triplet_of):
             image = read_image(path)
-            size = size or (files[0], image.shape)
-            if image.shape != size[1]:
-                raise ValueError(_two_sizes(*size, path, image.shape))
+            size = _size(image) if size is None else size
+            if _size(image) != size:
+                raise ValueError(two_sizes(files[0], size, path, _size(image)))
             if triplet not in cuts:
                 rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(plan.keys[triplet])))
                 cuts[triplet] = crop_and_flip(rng, *image.shape[-2:])
             images.append(_cut(image, *cuts[triplet]))
             if self.with_labels:
                 label = read_label(label_path(path))
-                if label.shape != image.shape[-2:]:
-                    raise ValueError(_two_sizes(label_path(path), label.shape, path, image.shape))
+                if _size(label) != size:
+                    raise ValueError(two_sizes(path, size, label_path(path), _size(label)))
                 labels.append(_cut(label, *cuts[triplet]))
         targets = [self.target_paths[i] for i in plan.targets]
         width, height = self.target_size
@@ -174,11 +176,11 @@ class TrainingBatches(Dataset):
         return StepBatch(torch.stack(images), torch.stack(labels) if labels else None, target, files + targets)
 
 
+def _size(x: Tensor) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return x.shape[-1], x.shape[-2]
+
+
 def _cut(x: Tensor, rows: slice, columns: slice, flip: bool) -> Tensor:
     x = x[..., rows, columns]
     return x.flip(-1) if flip else x
-
-
-def _two_sizes(first: str, first_shape: tuple[int, ...], second: str, second_shape: tuple[int, ...]) -> str:
-    sizes = [f"{shape[-1]}x{shape[-2]}" for shape in (first_shape, second_shape)]
-    return f"{second} is {sizes[1]} px but {first} is {sizes[0]} px: training needs one size per data set"

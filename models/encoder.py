@@ -96,7 +96,9 @@ def load_pretrained(encoder: Encoder, arch: str, source: str | Path | None) -> N
     odd = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if missing or odd:
         example = (missing + odd)[0]
-        raise ValueError(f"--pretrain {source}: not weights of {arch} (entry {example!r} is missing or of another shape)")
+        raise ValueError(
+            f"--pretrain {source}: not weights of {arch} (entry {example!r} is missing or of another shape)"
+        )
     encoder.load_state_dict({key: value for key, value in state.items() if key in wanted}, strict=False)
 
 

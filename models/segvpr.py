@@ -37,7 +37,9 @@ class SegVPR(nn.Module):
     Images are (B, 3, H, W) in network input space (`datasets.transforms.to_network_input`), sides at least 97 px.
     """
 
-    def __init__(self, arch: str, semnet: str, num_classes: int, scale_indexes: Sequence[int], train_enc_from: str | int):
+    def __init__(
+        self, arch: str, semnet: str, num_classes: int, scale_indexes: Sequence[int], train_enc_from: str | int
+    ):
         super().__init__()
         self.config = {
             "arch": arch,

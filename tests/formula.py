@@ -23,7 +23,7 @@ def weight(key: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros((), np.int64)
     if key == "vpr_pooling.p":
         value = np.full(shape, 3.0)
-    elif kind == "running_mean" or kind == "bias" and noise.ndim != 4:
+    elif kind == "running_mean" or (kind == "bias" and noise.ndim != 4):
         value = 0.1 * noise
     elif kind == "running_var":
         value = np.exp(0.2 * noise)

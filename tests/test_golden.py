@@ -81,7 +81,8 @@ def test_released_names_load_strictly_and_round_trip(arch, semnet, prefix):
 def test_losses_match_the_reference():
     expected = golden("losses")
     q, p, n = (
-        stream(f"triplet/{x}").standard_normal((rows, 64)).astype(np.float32) for x, rows in [("q", 3), ("p", 3), ("n", 6)]
+        stream(f"triplet/{x}").standard_normal((rows, 64)).astype(np.float32)
+        for x, rows in [("q", 3), ("p", 3), ("n", 6)]
     )
     loss = triplet_loss(*map(torch.from_numpy, (q, q + np.float32(0.1) * p, q.repeat(2, 0) + np.float32(0.12) * n)))
     assert float(loss) == pytest.approx(float(expected["triplet_loss"]), rel=1e-5)

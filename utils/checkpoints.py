@@ -118,7 +118,13 @@ def _allowed_globals() -> list:
     scalar = np.float64(0).__reduce__()[0]
     codec = (b"".__reduce_ex__(2)[0], "_codecs.encode")
     types = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")]
-    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), codec, np.dtype, *types]
+    return [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        codec,
+        np.dtype,
+        *types,
+    ]
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -136,7 +142,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason})") from error
+        raise ValueError(
+            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason})"
+        ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: not a SegVPR checkpoint (it holds a {type(content).__name__})")
     if "format" in content:

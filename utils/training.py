@@ -226,7 +226,9 @@ def train_step(
     settings = settings or LossSettings()
     expected = num_queries * (2 + num_negatives)
     if len(images) != expected:
-        raise ValueError(f"{len(images)} source images, but {num_queries} queries with {num_negatives} negatives make {expected}")
+        raise ValueError(
+            f"{len(images)} source images, but {num_queries} queries with {num_negatives} negatives make {expected}"
+        )
     optimizers.zero_grad()
     losses = backward_losses(model, images, labels, target_images, num_queries, num_negatives, settings)
     optimizers.step()

@@ -1,0 +1,51 @@
+"""Evaluate a SegVPR checkpoint: recall@N and mIoU. `python3 eval.py --help` lists the flags."""
+
+import argparse
+import sys
+from dataclasses import replace
+
+from utils import arguments
+from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
+from utils.command import run_command
+from utils.devices import resolve_device
+from utils.evaluation import evaluate_and_write, labelled_images
+from utils.logs import LOGGER, log_environment, start_logging
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = arguments.eval_parser().parse_args(argv)
+    return run_command("eval.py", lambda: evaluate(args, sys.argv if argv is None else ["eval.py", *argv]))
+
+
+def evaluate(args: argparse.Namespace, command: list[str]) -> None:
+    """Read the checkpoint, retrieve, score, and write the results."""
+    device = resolve_device(args.device)
+    checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
+    folder = arguments.output_folder(args)
+    start_logging(folder / "log.txt")
+    log_environment(command)
+    LOGGER.info("results go to %s; device: %s; seed: %d", folder, device, args.seed)
+    origin = "released checkpoint" if checkpoint.released else "checkpoint"
+    LOGGER.info("%s %s: %s", origin, args.resume, describe_config(checkpoint.config))
+    arguments.use_town_if_no_data(args)
+    sets = arguments.evaluation_sets(args)
+    model = checkpoint.build().to(device)
+    labelled = labelled_images(sets, args.seed)
+    options = arguments.embedding_options(args)
+    evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
+
+
+def with_scales(checkpoint: Checkpoint, scale_indexes: list[int] | None) -> Checkpoint:
+    """A released checkpoint with the pooled stages that the user names; ours says them itself."""
+    if scale_indexes is None:
+        return checkpoint
+    if not checkpoint.released and scale_indexes != checkpoint.config["scale_indexes"]:
+        raise ValueError(
+            f"--scale_indexes: {checkpoint.path} says itself that it pools {checkpoint.config['scale_indexes']}"
+        )
+    return replace(checkpoint, config={**checkpoint.config, "scale_indexes": scale_indexes})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Images on disk -> descriptors."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from datasets.loading import ImageBatches, SizedBatch
+from datasets.transforms import to_network_input
+from datasets.triplets import LoadFailure
+from models.segvpr import SegVPR
+from utils.logs import progress_bar
+
+
+def iterate_batches(dataset: ImageBatches, batch_size: int, num_workers: int, description: str) -> Iterator[SizedBatch]:
+    """Batches of equal-sized images in the order of the list, under a progress bar; ValueError names an unreadable file."""
+    chunks = [list(range(i, min(i + batch_size, len(dataset.paths)))) for i in range(0, len(dataset.paths), batch_size)]
+    loader = DataLoader(dataset, batch_size=None, sampler=chunks, num_workers=min(num_workers, len(chunks)))
+    with progress_bar(total=len(dataset.paths), desc=description, unit="image") as bar:
+        for batches in loader:
+            if isinstance(batches, LoadFailure):
+                raise ValueError(batches.message)
+            for batch in batches:
+                yield batch
+                bar.update(len(batch.indexes))
+
+
+@torch.inference_mode()
+def embed_images(
+    model: SegVPR,
+    paths: Sequence[str],
+    scale: float = 1.0,
+    batch_size: int = 24,
+    num_workers: int = 3,
+    description: str = "embed",
+) -> np.ndarray:
+    """Descriptors of image files, float32 (N, D), in the order of `paths`; the model is used in eval mode.
+
+    Raises
+    ------
+    ValueError : an image cannot be read, is too small, or its descriptor is all zero or not finite; the file is named.
+    """
+    was_training = model.training
+    model.eval()
+    parameter = next(model.parameters())
+    descriptors = np.empty((len(paths), model.descriptor_dim), np.float32)
+    dataset = ImageBatches(paths, scale)
+    for batch in iterate_batches(dataset, batch_size, num_workers, description):
+        images = to_network_input(batch.images.to(parameter.device, non_blocking=True), parameter.dtype)
+        try:
+            descriptors[batch.indexes] = model.embed(images).float().cpu().numpy()
+        except ValueError as error:
+            raise ValueError(f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g})") from error
+    model.train(was_training)
+    check_descriptors(descriptors, paths)
+    return descriptors
+
+
+def check_descriptors(descriptors: np.ndarray, paths: Sequence[str]) -> None:
+    """ValueError, naming the first file, where a descriptor is all zero or not finite."""
+    norms = np.einsum("ij,ij->i", descriptors, descriptors)
+    odd = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if len(odd):
+        what = "all zero" if norms[odd[0]] == 0 else "not finite"
+        raise ValueError(f"{paths[odd[0]]}: its descriptor is {what} ({len(odd)} of {len(paths)} images are so)")

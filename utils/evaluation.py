@@ -1,0 +1,279 @@
+"""Recall@N on pairs of gallery and queries, mIoU, and the files that hold the results."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.loading import ImageBatches
+from datasets.naming import CLASS_NAMES, Kind, label_folder
+from datasets.places import ImageSet, correct_matches
+from datasets.transforms import image_size, to_network_input
+from models.segvpr import SegVPR
+from utils.embedding import embed_images, iterate_batches
+from utils.logs import LOGGER
+from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
+from utils.retrieval import search
+from utils.seeding import generator
+
+TOP_K = max(RECALL_AT)
+SEGMENTATION_IMAGES = 500
+PIXELS_PER_BATCH = 4_000_000
+"""Bound on a segmentation batch, so that logits of full-size images fit in memory."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A gallery, the queries looked up in it, and within how many metres a match is correct.
+
+    Attributes
+    ----------
+    name : `val` or the query folder, made unique.
+    scale : factor by which both sides' images are resized.
+    """
+
+    name: str
+    gallery: ImageSet
+    queries: ImageSet
+    kind: Kind
+    thresholds_m: tuple[float, ...]
+    scale: float
+
+    def __repr__(self) -> str:
+        return f"{self.name}: gallery {self.gallery!r}, queries {self.queries!r}"
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """What was retrieved for one set: indexes and distances (Q, K), correctness per threshold, and recalls."""
+
+    set: EvaluationSet
+    retrieved: np.ndarray
+    descriptor_distance: np.ndarray
+    distance_m: np.ndarray
+    correct: dict[float, np.ndarray]
+    recalls: dict[float, dict[int, float]]
+    gallery_descriptors: np.ndarray | None
+    query_descriptors: np.ndarray | None
+
+    @property
+    def recall(self) -> dict[int, float]:
+        """Recalls at the set's first threshold."""
+        return self.recalls[self.set.thresholds_m[0]]
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """How images are read and embedded."""
+
+    batch_size: int = 24
+    num_workers: int = 3
+
+
+def evaluate_places(
+    model: SegVPR, sets: Sequence[EvaluationSet], options: EmbeddingOptions, keep_descriptors: bool = False
+) -> list[SetResult]:
+    """Retrieve and score every set; a gallery that serves several sets is embedded once."""
+    uses = Counter(_gallery_key(s) for s in sets)
+    galleries: dict[tuple, np.ndarray] = {}
+    results = []
+    for s in sets:
+        key = _gallery_key(s)
+        if key not in galleries:
+            galleries[key] = _embed(model, s.gallery, s.scale, options, f"{s.name} gallery")
+        queries = _embed(model, s.queries, s.scale, options, f"{s.name} queries")
+        retrieved, descriptor_distance = search(galleries[key], queries, TOP_K)
+        correct, recalls = {}, {}
+        for threshold in s.thresholds_m:
+            correct[threshold], distance_m = correct_matches(
+                s.gallery, s.queries, retrieved, threshold, s.kind.same_camera
+            )
+            recalls[threshold] = recall_at(correct[threshold])
+        kept = (galleries[key], queries) if keep_descriptors else (None, None)
+        results.append(SetResult(s, retrieved, descriptor_distance, distance_m, correct, recalls, *kept))
+        uses[key] -= 1
+        if not uses[key]:
+            del galleries[key]
+    return results
+
+
+def _gallery_key(s: EvaluationSet) -> tuple:
+    return (id(s.gallery), s.scale)
+
+
+def _embed(model: SegVPR, images: ImageSet, scale: float, options: EmbeddingOptions, description: str) -> np.ndarray:
+    return embed_images(model, images.paths, scale, options.batch_size, options.num_workers, description)
+
+
+def semantic_subset(images: ImageSet, rng: np.random.Generator, count: int = SEGMENTATION_IMAGES) -> tuple[str, ...]:
+    """`count` labelled images drawn at random (all, where there are fewer); none where they have no label folder."""
+    labelled = [path for path in images.paths if label_folder(str(Path(path).parent))]
+    if len(labelled) <= count:
+        return tuple(labelled)
+    return tuple(labelled[i] for i in np.sort(rng.choice(len(labelled), count, replace=False)))
+
+
+def labelled_images(sets: Sequence[EvaluationSet], seed: int) -> tuple[str, ...]:
+    """The validation gallery's images on which mIoU is measured, drawn once per run; none without a validation set."""
+    if not sets or sets[0].name != "val":
+        return ()
+    labelled = semantic_subset(sets[0].gallery, generator(seed, "semantic validation"))
+    if not labelled:
+        LOGGER.info("the validation gallery has no labels: mIoU is skipped")
+    return labelled
+
+
+def score(
+    model: SegVPR, sets: Sequence[EvaluationSet], labelled: Sequence[str], options: EmbeddingOptions
+) -> tuple[float | None, dict[str, float]]:
+    """Validation recall@1 (None without a validation set), which decides, and all figures of one epoch in percent."""
+    results = evaluate_places(model, sets, options)
+    figures = {f"{r.set.name}_recall@{n}": 100 * value for r in results for n, value in r.recall.items()}
+    if labelled:
+        figures["miou"] = 100 * evaluate_segmentation(model, labelled, options).mean_iou()
+    validation = [r.recall[1] for r in results if r.set.name == "val"]
+    return (validation[0] if validation else None), figures
+
+
+@torch.inference_mode()
+def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: EmbeddingOptions) -> ConfusionMatrix:
+    """Confusion matrix of unweighted predictions on labelled images at full size."""
+    was_training = model.training
+    model.eval()
+    parameter = next(model.parameters())
+    width, height = image_size(paths[0])
+    batch_size = max(1, min(options.batch_size, PIXELS_PER_BATCH // (width * height)))
+    confusion = ConfusionMatrix(model.config["num_classes"])
+    dataset = ImageBatches(paths, with_labels=True)
+    for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation"):
+        images = to_network_input(batch.images.to(parameter.device), parameter.dtype)
+        confusion.update(model.segment(images).argmax(dim=1), batch.labels.to(parameter.device))
+    model.train(was_training)
+    return confusion
+
+
+def evaluate_and_write(
+    model: SegVPR,
+    checkpoint: str | Path,
+    sets: Sequence[EvaluationSet],
+    labelled: Sequence[str],
+    options: EmbeddingOptions,
+    folder: Path,
+    save_descriptors: bool = False,
+) -> dict:
+    """Evaluate, print the table and write all result files into `folder`; returns the content of `results.json`."""
+    results = evaluate_places(model, sets, options, save_descriptors)
+    confusion = evaluate_segmentation(model, labelled, options) if labelled else None
+    content = results_dict(str(checkpoint), model.config, results, confusion)
+    write_results(folder, content, results)
+    if confusion is not None:
+        log_segmentation(confusion)
+    LOGGER.info("%s\n%s", folder / "results.json", format_table(content))
+    return content
+
+
+def class_names(num_classes: int) -> list[str]:
+    return list(CLASS_NAMES) if num_classes == len(CLASS_NAMES) else [f"class {i}" for i in range(num_classes)]
+
+
+def results_dict(
+    checkpoint: str, config: dict, results: Sequence[SetResult], confusion: ConfusionMatrix | None
+) -> dict:
+    """The content of `results.json`; recalls and IoU as fractions."""
+    sets = [
+        {
+            "name": result.set.name,
+            "gallery": result.set.gallery.folder,
+            "queries": result.set.queries.folder,
+            "num_gallery": len(result.set.gallery),
+            "num_queries": len(result.set.queries),
+            "threshold_m": threshold,
+            "recall": {str(n): value for n, value in recalls.items()},
+        }
+        for result in results
+        for threshold, recalls in result.recalls.items()
+    ]
+    segmentation = None
+    if confusion is not None:
+        iou = confusion.class_iou()
+        named = zip(class_names(len(iou)), iou)
+        miou = confusion.mean_iou()
+        segmentation = {
+            "miou": miou if np.isfinite(miou) else None,
+            "class_iou": {name: None if np.isnan(value) else float(value) for name, value in named},
+        }
+    return {
+        "checkpoint": checkpoint,
+        "arch": config["arch"],
+        "semnet": config["semnet"],
+        "sets": sets,
+        "segmentation": segmentation,
+    }
+
+
+def write_results(folder: Path, content: dict, results: Sequence[SetResult]) -> None:
+    """Write `results.json`, `predictions/<name>.csv` and, where descriptors were kept, `descriptors/<name>.npz`."""
+    (folder / "predictions").mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+    for result in results:
+        _write_predictions(folder / "predictions" / f"{file_name(result.set.name)}.csv", result)
+        if result.query_descriptors is not None:
+            (folder / "descriptors").mkdir(exist_ok=True)
+            np.savez(
+                folder / "descriptors" / f"{file_name(result.set.name)}.npz",
+                gallery=result.gallery_descriptors,
+                queries=result.query_descriptors,
+                gallery_paths=np.array(result.set.gallery.paths),
+                query_paths=np.array(result.set.queries.paths),
+            )
+
+
+def file_name(set_name: str) -> str:
+    """A set's name as a file name: `town10/queries_rain` -> `town10_queries_rain`."""
+    return set_name.strip("/").replace("/", "_")
+
+
+def _write_predictions(path: Path, result: SetResult) -> None:
+    """One row per query and rank; `correct` is judged at the set's first threshold."""
+    s = result.set
+    correct = result.correct[s.thresholds_m[0]]
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "rank", "path", "descriptor_distance", "distance_m", "correct"])
+        for q, query in enumerate(s.queries.paths):
+            for k, g in enumerate(result.retrieved[q]):
+                distances = f"{result.descriptor_distance[q, k]:.6g}", f"{result.distance_m[q, k]:.3f}"
+                writer.writerow([query, k + 1, s.gallery.paths[g], *distances, int(correct[q, k])])
+
+
+def format_table(content: dict) -> str:
+    """The recalls of `results_dict` as text, in percent, and the mIoU below."""
+    header = ["set", "queries", "gallery", "within", *(f"R@{n}" for n in RECALL_AT)]
+    rows = [
+        [s["name"], str(s["num_queries"]), str(s["num_gallery"]), f"{s['threshold_m']:g} m"]
+        + [f"{100 * s['recall'][str(n)]:.1f}" for n in RECALL_AT]
+        for s in content["sets"]
+    ]
+    lines = align([header, *rows]) if rows else []
+    if content["segmentation"] and content["segmentation"]["miou"] is not None:
+        lines.append(f"segmentation: mIoU {100 * content['segmentation']['miou']:.1f}%")
+    return "\n".join(lines)
+
+
+def align(rows: list[list[str]]) -> list[str]:
+    """Rows of cells as text lines: the first column flush left, the others flush right, a rule below the first row."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
+
+
+def log_segmentation(confusion: ConfusionMatrix) -> None:
+    """Log the IoU of every class."""
+    iou = confusion.class_iou()
+    shown = (f"{name} {'-' if np.isnan(v) else f'{100 * v:.1f}'}" for name, v in zip(class_names(len(iou)), iou))
+    LOGGER.info("IoU per class in percent: %s", ", ".join(shown))

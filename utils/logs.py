@@ -1,0 +1,62 @@
+"""What a run says: on the console beside its progress bars, and in a log file."""
+
+import logging
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from tqdm import tqdm
+
+LOGGER = logging.getLogger("segvpr")
+PACKAGES = ("torch", "torchvision", "numpy", "faiss-cpu", "pillow", "scikit-learn")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints through tqdm, so that a line never tears a progress bar; warnings and errors go to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        prefix = "warning: " if record.levelno == logging.WARNING else ""
+        tqdm.write(prefix + record.getMessage(), file=file)
+
+
+def start_logging(log_file: Path | None = None) -> None:
+    """Send messages to the console and, with time stamps, to the end of `log_file`."""
+    stop_logging()
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False
+    console = _ConsoleHandler(logging.INFO)
+    LOGGER.addHandler(console)
+    if log_file is not None:
+        file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOGGER.addHandler(file)
+
+
+def stop_logging() -> None:
+    """Close the log file and detach all handlers."""
+    for handler in list(LOGGER.handlers):
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+
+def log_environment(argv: list[str]) -> None:
+    """Log the command line and the versions that a result depends on."""
+    LOGGER.info("command: %s", " ".join(argv))
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"{package} absent")
+    LOGGER.info("versions: python %s, %s", platform.python_version(), ", ".join(versions))
+
+
+def progress_bar(iterable=None, **options):
+    """A tqdm bar; where stderr is not a terminal, a line every half minute of work that takes longer."""
+    options.setdefault("dynamic_ncols", True)
+    options.setdefault("leave", False)
+    if not sys.stderr.isatty():
+        options = {"mininterval": 30, "delay": 30, **options}
+    return tqdm(iterable, **options)
