@@ -1,6 +1,7 @@
 """Train SegVPR, then evaluate the best checkpoint. `python3 main.py --help` lists the flags."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
     settings = arguments.fit_settings(args)
     device = resolve_device(args.device)
     resumed = load_checkpoint(args.resume) if args.resume else None
-    folder = arguments.run_folder(args.exp_name)
+    folder = arguments.training_folder(args.exp_name, args.resume)
     start_logging(folder / "log.txt")
     log_environment(command)
     LOGGER.info("run folder: %s; device: %s; seed: %d", folder, device, args.seed)
@@ -43,6 +44,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
     fit = Fit(model, optimizers, data, settings, folder, lambda m: score(m, sets, labelled, options), vars_of(args))
     if resumed and not resumed.released:
         fit.load_state_dict(resumed.training)
+        bring_best(args.resume.with_name("best.pth"), folder)
         LOGGER.info("resumed %s: %d epochs are done", args.resume, fit.state.epoch)
     elif resumed:
         LOGGER.info("starting at epoch 0 from the released checkpoint %s", args.resume)
@@ -85,6 +87,12 @@ def starting_model(args: argparse.Namespace, resumed: Checkpoint | None) -> SegV
         resumed.load_into(model)
     LOGGER.info("network: %s", describe_config(model.config))
     return model
+
+
+def bring_best(best: Path, folder: Path) -> None:
+    """Take along the best checkpoint so far where a run goes on in another folder."""
+    if best.is_file() and best.resolve().parent != folder.resolve():
+        shutil.copyfile(best, folder / "best.pth")
 
 
 def vars_of(args: argparse.Namespace) -> dict:

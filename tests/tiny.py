@@ -50,11 +50,18 @@ def write_pass(
 
 def write_idda(root: Path, places: int = 6, size=SIDE) -> Path:
     """town10 with front and rear, town3 with left and right."""
-    for town, pair, cameras in (("town10", "front_rear", ("front", "rear")), ("town3", "left_right", ("left", "right"))):
+    for town, pair, cameras in (
+        ("town10", "front_rear", ("front", "rear")),
+        ("town3", "left_right", ("left", "right")),
+    ):
         for c, camera in enumerate(cameras):
-            for p, (images, labels) in enumerate((("gallery", "gallery_labels"), ("queries_rain", "queries_labels_rain"))):
+            for p, (images, labels) in enumerate(
+                (("gallery", "gallery_labels"), ("queries_rain", "queries_labels_rain"))
+            ):
                 below = Path(pair, camera)
-                write_pass(root / town / images / below, places, 10 * c + p, root / town / labels / below, shift=p, size=size)
+                write_pass(
+                    root / town / images / below, places, 10 * c + p, root / town / labels / below, shift=p, size=size
+                )
     return root
 
 
@@ -70,7 +77,12 @@ def data_flags(root: Path) -> list[str]:
     if not (root / "idda").exists():
         write_idda(root / "idda")
         write_robotcar(root / "robotcar")
-    flags = {"dataset_root": "idda", "dataset_root_val": "idda", "dataset_root_test": "robotcar", "DA_datasets": "robotcar"}
+    flags = {
+        "dataset_root": "idda",
+        "dataset_root_val": "idda",
+        "dataset_root_test": "robotcar",
+        "DA_datasets": "robotcar",
+    }
     return [word for flag, folder in flags.items() for word in (f"--{flag}", str(root / folder))]
 
 

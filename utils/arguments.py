@@ -308,6 +308,15 @@ def run_folder(exp_name: str) -> Path:
     raise OSError(f"--exp_name {exp_name}: too many runs were started at {stamp}")
 
 
+def training_folder(exp_name: str, resume: Path | None) -> Path:
+    """Where main.py writes: the run folder of `--exp_name` whose `last.pth` is resumed, else a new one."""
+    if resume is not None and resume.name == "last.pth":
+        folder = resume.resolve().parent
+        if folder.parent == Path("runs", exp_name).resolve():
+            return folder
+    return run_folder(exp_name)
+
+
 def output_folder(args: argparse.Namespace) -> Path:
     """Where eval.py writes: `--output_dir`, or a new run folder."""
     if args.output_dir is None:

@@ -1,0 +1,39 @@
+"""Shared fixtures: tiny data sets on disk, and one trained run that several tests look at."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+from tests.tiny import SMALL_RUN, data_flags
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory) -> Path:
+    """Folder below which `data_flags` finds its data sets."""
+    root = tmp_path_factory.mktemp("tiny")
+    data_flags(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_root, tmp_path_factory) -> Path:
+    """Run folder of a finished two-epoch training on the tiny data."""
+    import os
+
+    work = tmp_path_factory.mktemp("work")
+    before = os.getcwd()
+    os.chdir(work)
+    try:
+        assert main.main([*data_flags(tiny_root), *SMALL_RUN, "--exp_name", "first"]) == 0
+    finally:
+        os.chdir(before)
+    (folder,) = (work / "runs" / "first").iterdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Results must not depend on how many cores a machine has."""
+    torch.set_num_threads(2)

@@ -1,0 +1,100 @@
+"""The network's parts: shapes, what is frozen, scales, weights."""
+
+import pytest
+import torch
+
+from models import build_model
+from models.pooling import MultiScalePooling
+from tests.golden_model import pictures
+
+
+@pytest.mark.parametrize("semnet", ["deeplab", "pspnet"])
+@pytest.mark.parametrize("scales, dim", [((3, 4), 768), ((4,), 512), ((1, 2, 3, 4), 960), ((1, 2), 192)])
+@torch.no_grad()
+def test_shapes_for_every_choice_of_scales(semnet, scales, dim):
+    model = build_model("resnet18", semnet, num_classes=5, scale_indexes=scales).eval()
+    images = pictures("shape", 2, 97, 131)
+    output = model(images)
+    assert output.embeddings.shape == (2, dim) == (2, model.descriptor_dim)
+    assert output.logits.shape == (2, 5, 97, 131) == model.segment(images).shape
+    assert output.attention.shape == (2, 1, 5, 7)
+    torch.testing.assert_close(model.embed(images), output.embeddings)
+    torch.testing.assert_close(model.attend(images), output.attention)
+
+
+@pytest.mark.parametrize("scales", [(), (4, 3), (3, 3), (0, 4), (5,)])
+def test_odd_scales_are_refused(scales):
+    with pytest.raises(ValueError, match="scale_indexes"):
+        build_model("resnet18", scale_indexes=scales)
+
+
+def test_small_images_are_refused():
+    with pytest.raises(ValueError, match="128x96 px are too small"):
+        build_model("resnet18").embed(torch.zeros(1, 3, 96, 128))
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_bn_affine_is_frozen_save_in_downsample(arch):
+    encoder = build_model(arch).encoder
+    frozen = {name for name, p in encoder.named_parameters() if not p.requires_grad}
+    expected = {
+        f"{name}.{leaf}"
+        for name, module in encoder.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d) and "downsample" not in name
+        for leaf in ("weight", "bias")
+    }
+    assert frozen == expected and "bn1.weight" in frozen
+
+
+def test_train_enc_from_freezes_the_stages_before():
+    encoder = build_model("resnet18", train_enc_from="3").encoder
+    trained = {name.split(".")[0] for name, p in encoder.named_parameters() if p.requires_grad}
+    assert trained == {"layer3", "layer4"}
+
+
+def test_running_statistics_update_in_train_mode_alone():
+    model = build_model("resnet18")
+    before = model.encoder.bn1.running_mean.clone()
+    model.eval().embed(pictures("bn", 2, 97, 97))
+    assert torch.equal(model.encoder.bn1.running_mean, before)
+    model.train().embed(pictures("bn", 2, 97, 97))
+    assert not torch.equal(model.encoder.bn1.running_mean, before)
+
+
+def test_pooling_against_a_loop():
+    x = torch.rand(2, 4, 3, 5, dtype=torch.float64)
+    expected = torch.empty(2, 4, dtype=torch.float64)
+    for b in range(2):
+        total = torch.zeros(4, dtype=torch.float64)
+        for i in range(3):
+            for j in range(5):
+                v = x[b, :, i, j]
+                total += (v / (v.norm() + 1e-6)).clamp(min=1e-6) ** 3
+        expected[b] = (total / 15) ** (1 / 3)
+    torch.testing.assert_close(MultiScalePooling().double()([x]), expected)
+
+
+def test_weights_from_a_file_and_from_a_wrong_one(tmp_path):
+    source = build_model("resnet18").encoder.state_dict()
+    torch.save({**source, "fc.weight": torch.zeros(1000, 512)}, tmp_path / "w.pth")
+    model = build_model("resnet18", pretrain=tmp_path / "w.pth")
+    assert all(torch.equal(value, source[key]) for key, value in model.encoder.state_dict().items())
+    with pytest.raises(ValueError, match=r"w\.pth: not weights of resnet50"):
+        build_model("resnet50", pretrain=tmp_path / "w.pth")
+    with pytest.raises(FileNotFoundError, match="absent"):
+        build_model("resnet18", pretrain=tmp_path / "absent.pth")
+
+
+def test_a_failed_download_says_how_to_go_on(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(OSError, match="--pretrain FILE.pth"):
+        build_model("resnet18", pretrain="imagenet")
+
+
+@pytest.mark.parametrize("arguments", [{"arch": "vgg"}, {"semnet": "unet"}, {"train_enc_from": "7"}])
+def test_unknown_choices_are_named(arguments):
+    with pytest.raises(ValueError, match=str(next(iter(arguments.values())))):
+        build_model(**{"arch": "resnet18", **arguments})

@@ -1,0 +1,96 @@
+"""File names, listings, label folders and kinds."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from datasets.naming import detect_kind, label_folder, label_path, list_images, parse_position
+from tests.tiny import write_idda, write_robotcar
+
+METRES = st.floats(-1e5, 999_999, allow_nan=False)
+
+
+@given(east=METRES, north=st.floats(-1e5, 9_999_999), tail=st.text("abc.-_ 0", max_size=10))
+def test_positions_round_trip_through_names(east, north, tail):
+    name = f"/a@b/@c/@{east!r}@{north!r}@{tail}@.jpg"
+    assert parse_position(name) == (east, north)
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("plain.jpg", "no such fields"),
+        ("@1@.jpg", "no such fields"),
+        ("x@1@2@.jpg", "no such fields"),
+        ("@east@2@.jpg", "not both numbers"),
+        ("@@2@.jpg", "not both numbers"),
+        ("@nan@2@.jpg", "not both finite"),
+        ("@inf@2@.jpg", "not both finite"),
+        ("@5735000.0@620000.0@.jpg", "swapped"),
+    ],
+)
+def test_a_name_without_position_is_named(name, reason):
+    with pytest.raises(ValueError, match=reason) as error:
+        parse_position(f"folder/{name}")
+    assert name in str(error.value)
+
+
+def test_the_real_name_is_read():
+    assert parse_position("@277456.815@110790.196@Town3@HardRainSunset@audi@1610823676@1.0@289611@.jpg") == (
+        277456.815,
+        110790.196,
+    )
+
+
+def test_listing_is_recursive_sorted_any_case_and_survives_links(tmp_path):
+    for name in ("b/2.JPG", "a/1.png", "a/3.jpeg", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink(tmp_path, tmp_path / "a" / "loop")
+    os.symlink(tmp_path / "gone", tmp_path / "dangling")
+    assert list_images(tmp_path) == [str(tmp_path / name) for name in ("a/1.png", "a/3.jpeg", "b/2.JPG")]
+
+
+def test_a_missing_or_empty_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent: no such folder"):
+        list_images(tmp_path / "absent")
+    with pytest.raises(ValueError, match="no image in it"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "images, labels",
+    [
+        ("town10/gallery/front_rear/front", "town10/gallery_labels/front_rear/front"),
+        ("town10/queries_rain/front_rear/rear", "town10/queries_labels_rain/front_rear/rear"),
+        ("town10/queries_rain/x", "town10/queries_labels/x"),
+        ("town10/queries_rain/x", "town10/queries_labels_any/x"),
+        ("queries/town10/gallery/x", "queries/town10/gallery_labels/x"),
+    ],
+)
+def test_labels_lie_in_the_sibling_folder(tmp_path, images, labels):
+    (tmp_path / images).mkdir(parents=True)
+    assert label_folder.__wrapped__(str(tmp_path / images)) is None
+    (tmp_path / labels).mkdir(parents=True)
+    assert label_folder.__wrapped__(str(tmp_path / images)) == str(tmp_path / labels)
+
+
+def test_a_missing_label_is_named(tmp_path):
+    root = write_idda(tmp_path, places=1)
+    (image,) = (root / "town10/gallery/front_rear/front").iterdir()
+    label = label_path(str(image))
+    assert Image.open(label).mode == "RGBA"
+    os.remove(label)
+    with pytest.raises(FileNotFoundError, match="label missing"):
+        label_path(str(image))
+
+
+def test_kinds_follow_the_layout(tmp_path):
+    idda, robotcar = write_idda(tmp_path / "i", places=1), write_robotcar(tmp_path / "r", places=1)
+    assert detect_kind(list_images(idda / "town10/gallery"))[0].name == "iddav2"
+    assert detect_kind(list_images(robotcar / "rain"))[0].name == "utm"
+    kind = detect_kind(list_images(idda / "town3/queries_rain"))[0]
+    assert (kind.train_threshold_m, kind.eval_threshold_m, kind.eval_scale, kind.same_camera) == (3, 5, 0.5, True)
