@@ -7,7 +7,7 @@ from dataclasses import replace
 from utils import arguments
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
-from utils.devices import resolve_device
+from utils.compute import resolve_compute
 from utils.evaluation import evaluate_and_write, labelled_images
 from utils.logs import LOGGER, log_environment, start_logging
 
@@ -20,19 +20,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
-    device = resolve_device(args.device)
+    compute = resolve_compute(args.device, args.precision)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     folder = arguments.output_folder(args)
     start_logging(folder / "log.txt")
     log_environment(command)
-    LOGGER.info("results go to %s; device: %s; seed: %d", folder, device, args.seed)
+    LOGGER.info("results go to %s; machine: %s; seed: %d", folder, compute, args.seed)
     origin = "released checkpoint" if checkpoint.released else "checkpoint"
     LOGGER.info("%s %s: %s", origin, args.resume, describe_config(checkpoint.config))
     arguments.use_town_if_no_data(args)
     sets = arguments.evaluation_sets(args)
-    model = checkpoint.build().to(device)
+    model = compute.place(checkpoint.build())
     labelled = labelled_images(sets, args.seed)
-    options = arguments.embedding_options(args)
+    options = arguments.embedding_options(args, compute)
     evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
 
 

@@ -11,7 +11,7 @@ from models.encoder import MIN_SIDE
 from utils import arguments
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
-from utils.devices import resolve_device
+from utils.compute import resolve_compute
 from utils.evaluation import evaluate_and_write, labelled_images, score
 from utils.fit import Fit, TrainingData, prepare_training
 from utils.logs import LOGGER, log_environment, start_logging
@@ -28,20 +28,29 @@ def main(argv: list[str] | None = None) -> int:
 def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
     settings = arguments.fit_settings(args)
-    device = resolve_device(args.device)
+    compute = resolve_compute(args.device, args.precision)
     resumed = load_checkpoint(args.resume) if args.resume else None
     folder = arguments.training_folder(args.exp_name, args.resume)
     start_logging(folder / "log.txt")
     log_environment(command)
-    LOGGER.info("run folder: %s; device: %s; seed: %d", folder, device, args.seed)
+    LOGGER.info("run folder: %s; machine: %s; seed: %d", folder, compute, args.seed)
     arguments.use_town_if_no_data(args)
     data = training_data(args)
     sets = arguments.evaluation_sets(args, args.val_pos_dist_threshold)
-    model = starting_model(args, resumed).to(device)
-    optimizers = build_optimizers(model, args.batch_size, args.lr, args.d_lr, args.momentum, args.weight_decay)
-    options = arguments.embedding_options(args)
+    model = compute.place(starting_model(args, resumed))
+    optimizers = build_optimizers(
+        model,
+        args.batch_size,
+        args.lr,
+        args.d_lr,
+        args.momentum,
+        args.weight_decay,
+        scale_losses=args.precision == "fp16",
+    )
+    options = arguments.embedding_options(args, compute)
     labelled = labelled_images(sets, args.seed)
-    fit = Fit(model, optimizers, data, settings, folder, lambda m: score(m, sets, labelled, options), vars_of(args))
+    record = {"arguments": vars_of(args)}
+    fit = Fit(model, optimizers, data, settings, options, folder, lambda m: score(m, sets, labelled, options), record)
     if resumed and not resumed.released:
         fit.load_state_dict(resumed.training)
         bring_best(args.resume.with_name("best.pth"), folder)

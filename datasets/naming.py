@@ -3,7 +3,6 @@
 import math
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -107,13 +106,13 @@ def list_images(folder: str | Path) -> list[str]:
             subfolders.clear()  # a link back to a folder seen before
             continue
         visited.add(real)
+        subfolders.sort()  # of two links to one folder, always the same wins
         found += [os.path.join(directory, name) for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
     if not found:
         raise ValueError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}, any case)")
     return sorted(found)
 
 
-@lru_cache(maxsize=4096)
 def label_folder(image_folder: str) -> str | None:
     """Folder of the labels that belong to the images of a folder, or None.
 
@@ -153,8 +152,8 @@ def detect_kind(paths: list[str]) -> tuple[Kind, str]:
     """Kind of a data set by its layout, and in words why."""
     folders = {os.path.dirname(path) for path in paths}
     cameras = {camera_of(path) for path in paths}
-    if cameras <= set(CAMERAS):
+    if paths and cameras <= set(CAMERAS):
         return KINDS["iddav2"], "camera folders " + ", ".join(sorted(cameras))
-    if all(label_folder(folder) for folder in folders):
+    if paths and all(label_folder(folder) for folder in folders):
         return KINDS["iddav2"], "label folders beside the images"
     return KINDS["utm"], "neither camera nor label folders"

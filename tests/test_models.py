@@ -90,7 +90,7 @@ def test_a_failed_download_says_how_to_go_on(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    with pytest.raises(OSError, match="--pretrain FILE.pth"):
+    with pytest.raises(OSError, match=r"--pretrain FILE\.pth"):
         build_model("resnet18", pretrain="imagenet")
 
 

@@ -73,9 +73,9 @@ def test_a_missing_or_empty_folder_is_named(tmp_path):
 )
 def test_labels_lie_in_the_sibling_folder(tmp_path, images, labels):
     (tmp_path / images).mkdir(parents=True)
-    assert label_folder.__wrapped__(str(tmp_path / images)) is None
+    assert label_folder(str(tmp_path / images)) is None
     (tmp_path / labels).mkdir(parents=True)
-    assert label_folder.__wrapped__(str(tmp_path / images)) == str(tmp_path / labels)
+    assert label_folder(str(tmp_path / images)) == str(tmp_path / labels)
 
 
 def test_a_missing_label_is_named(tmp_path):

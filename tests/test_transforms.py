@@ -132,7 +132,7 @@ def test_an_undecodable_image_is_named(tmp_path, content):
         Image.effect_noise((64, 64), 90).save(file)
         content = file.read_bytes()[:300]
     file.write_bytes(content)
-    with pytest.raises(ValueError, match="odd.jpg"):
+    with pytest.raises(ValueError, match=r"odd\.jpg"):
         read_image(str(file))
 
 

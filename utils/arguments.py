@@ -7,7 +7,9 @@ from pathlib import Path
 from datasets.naming import KINDS, Kind, detect_kind, list_images
 from datasets.places import ImageSet, load_image_set
 from models import ARCHITECTURES, HEADS
-from utils.evaluation import EmbeddingOptions, EvaluationSet, file_name
+from utils.compute import PRECISIONS, Compute
+from utils.embedding import EmbeddingOptions
+from utils.evaluation import EvaluationSet, file_name
 from utils.fit import FitSettings
 from utils.logs import LOGGER
 from utils.training import DA_METHODS, LossSettings
@@ -98,6 +100,12 @@ def _add_evaluation_data(parser: argparse.ArgumentParser) -> None:
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine and output")
     group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
+    group.add_argument(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="numbers of the convolutions; auto is bf16 where it is fast, else fp32",
+    )
     group.add_argument(
         "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"
     )
@@ -255,7 +263,14 @@ def main_parser() -> argparse.ArgumentParser:
         help="domain adaptation: gradient reversal, alternating as released, or none",
     )
     _add_machine(parser)
-    group = parser.add_argument_group("resuming")
+    group = parser.add_argument_group("saving and resuming")
+    group.add_argument(
+        "--save_every_min",
+        type=float,
+        default=0.0,
+        metavar="MIN",
+        help="minutes at least between two saves at mining refreshes; 0 saves at each",
+    )
     group.add_argument(
         "--resume",
         type=Path,
@@ -411,8 +426,8 @@ def _test_sets(args: argparse.Namespace, thresholds: tuple[float, ...], taken: s
     return sets
 
 
-def embedding_options(args: argparse.Namespace) -> EmbeddingOptions:
-    return EmbeddingOptions(args.cache_batch_size, args.num_workers)
+def embedding_options(args: argparse.Namespace, compute: Compute) -> EmbeddingOptions:
+    return EmbeddingOptions(args.cache_batch_size, args.num_workers, compute)
 
 
 def loss_settings(args: argparse.Namespace) -> LossSettings:
@@ -428,7 +443,6 @@ def fit_settings(args: argparse.Namespace) -> FitSettings:
     return FitSettings(
         seed=args.seed,
         batch_size=args.batch_size,
-        cache_batch_size=args.cache_batch_size,
         cache_refresh_rate=args.cache_refresh_rate,
         queries_per_epoch=args.queries_per_epoch,
         n_neg=args.n_neg,
@@ -436,7 +450,7 @@ def fit_settings(args: argparse.Namespace) -> FitSettings:
         n_epochs=args.n_epochs,
         patience=args.patience,
         target_size=tuple(args.target_size),
-        num_workers=args.num_workers,
+        save_every_min=args.save_every_min,
         losses=loss_settings(args),
     )
 

@@ -1,11 +1,14 @@
 """How a command line ends: one line and a status, never a traceback for what the user can mend."""
 
+import signal
 import sys
 from collections.abc import Callable
 
+from utils.fit import NotFinite
+from utils.interrupts import StopRequested
 from utils.logs import LOGGER, stop_logging
 
-USER_ERROR = 2
+RUN_FAILED, USER_ERROR = 1, 2
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
@@ -18,5 +21,14 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         LOGGER.debug("failed: %s", line, exc_info=True)
         print(f"{name}: error: {line}", file=sys.stderr)
         return USER_ERROR
+    except NotFinite as error:
+        LOGGER.debug("failed: %s", error)
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return RUN_FAILED
+    except StopRequested as stop:
+        return stop.status
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     finally:
         stop_logging()

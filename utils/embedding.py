@@ -1,29 +1,56 @@
 """Images on disk -> descriptors."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from datasets.loading import ImageBatches, SizedBatch
-from datasets.transforms import to_network_input
 from datasets.triplets import LoadFailure
 from models.segvpr import SegVPR
+from utils.compute import Compute
+from utils.interrupts import ignore_in_worker
 from utils.logs import progress_bar
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """How images are read and embedded: images per batch, reading processes, machine."""
+
+    batch_size: int = 24
+    num_workers: int = 3
+    compute: Compute = field(default_factory=Compute)
+
+
+DEFAULTS = EmbeddingOptions()
 
 
 def iterate_batches(dataset: ImageBatches, batch_size: int, num_workers: int, description: str) -> Iterator[SizedBatch]:
     """Batches of equal-sized images in the order of the list, under a progress bar; ValueError names an unreadable file."""
     chunks = [list(range(i, min(i + batch_size, len(dataset.paths)))) for i in range(0, len(dataset.paths), batch_size)]
-    loader = DataLoader(dataset, batch_size=None, sampler=chunks, num_workers=min(num_workers, len(chunks)))
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=chunks,
+        num_workers=min(num_workers, len(chunks)),
+        worker_init_fn=ignore_in_worker,
+    )
+    batches = iter(loader)
     with progress_bar(total=len(dataset.paths), desc=description, unit="image") as bar:
-        for batches in loader:
-            if isinstance(batches, LoadFailure):
-                raise ValueError(batches.message)
-            for batch in batches:
+        for _ in chunks:
+            for batch in next_batch(batches):
                 yield batch
                 bar.update(len(batch.indexes))
+
+
+def next_batch(batches: Iterator):
+    """The loader's next item; ValueError where a file of it could not be read."""
+    batch = next(batches)
+    if isinstance(batch, LoadFailure):
+        raise ValueError(batch.message)
+    return batch
 
 
 @torch.inference_mode()
@@ -31,8 +58,7 @@ def embed_images(
     model: SegVPR,
     paths: Sequence[str],
     scale: float = 1.0,
-    batch_size: int = 24,
-    num_workers: int = 3,
+    options: EmbeddingOptions = DEFAULTS,
     description: str = "embed",
 ) -> np.ndarray:
     """Descriptors of image files, float32 (N, D), in the order of `paths`; the model is used in eval mode.
@@ -43,13 +69,13 @@ def embed_images(
     """
     was_training = model.training
     model.eval()
-    parameter = next(model.parameters())
+    compute = options.compute
     descriptors = np.empty((len(paths), model.descriptor_dim), np.float32)
     dataset = ImageBatches(paths, scale)
-    for batch in iterate_batches(dataset, batch_size, num_workers, description):
-        images = to_network_input(batch.images.to(parameter.device, non_blocking=True), parameter.dtype)
+    for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description):
         try:
-            descriptors[batch.indexes] = model.embed(images).float().cpu().numpy()
+            with compute.autocast():
+                descriptors[batch.indexes] = model.embed(compute.images(batch.images)).float().cpu().numpy()
         except ValueError as error:
             raise ValueError(f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g})") from error
     model.train(was_training)

@@ -13,9 +13,9 @@ import torch
 from datasets.loading import ImageBatches
 from datasets.naming import CLASS_NAMES, Kind, label_folder
 from datasets.places import ImageSet, correct_matches
-from datasets.transforms import image_size, to_network_input
+from datasets.transforms import image_size
 from models.segvpr import SegVPR
-from utils.embedding import embed_images, iterate_batches
+from utils.embedding import EmbeddingOptions, embed_images, iterate_batches
 from utils.logs import LOGGER
 from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
 from utils.retrieval import search
@@ -67,14 +67,6 @@ class SetResult:
         return self.recalls[self.set.thresholds_m[0]]
 
 
-@dataclass(frozen=True)
-class EmbeddingOptions:
-    """How images are read and embedded."""
-
-    batch_size: int = 24
-    num_workers: int = 3
-
-
 def evaluate_places(
     model: SegVPR, sets: Sequence[EvaluationSet], options: EmbeddingOptions, keep_descriptors: bool = False
 ) -> list[SetResult]:
@@ -107,7 +99,7 @@ def _gallery_key(s: EvaluationSet) -> tuple:
 
 
 def _embed(model: SegVPR, images: ImageSet, scale: float, options: EmbeddingOptions, description: str) -> np.ndarray:
-    return embed_images(model, images.paths, scale, options.batch_size, options.num_workers, description)
+    return embed_images(model, images.paths, scale, options, description)
 
 
 def semantic_subset(images: ImageSet, rng: np.random.Generator, count: int = SEGMENTATION_IMAGES) -> tuple[str, ...]:
@@ -145,14 +137,14 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     """Confusion matrix of unweighted predictions on labelled images at full size."""
     was_training = model.training
     model.eval()
-    parameter = next(model.parameters())
     width, height = image_size(paths[0])
     batch_size = max(1, min(options.batch_size, PIXELS_PER_BATCH // (width * height)))
     confusion = ConfusionMatrix(model.config["num_classes"])
     dataset = ImageBatches(paths, with_labels=True)
     for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation"):
-        images = to_network_input(batch.images.to(parameter.device), parameter.dtype)
-        confusion.update(model.segment(images).argmax(dim=1), batch.labels.to(parameter.device))
+        with options.compute.autocast():
+            predictions = model.segment(options.compute.images(batch.images)).argmax(dim=1)
+        confusion.update(predictions, batch.labels.to(predictions.device))
     model.train(was_training)
     return confusion
 

@@ -1,5 +1,6 @@
 """The training run: mining, steps, evaluation after each epoch, checkpoints."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,12 @@ from torch.utils.data import DataLoader
 
 from datasets.naming import Kind
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from datasets.transforms import to_network_input
-from datasets.triplets import LoadFailure, StepBatch, StepPlan, TrainingBatches, Triplets, mine_triplets
+from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets, mine_triplets
 from models.segvpr import SegVPR
 from utils.checkpoints import save_checkpoint
-from utils.embedding import embed_images
+from utils.embedding import EmbeddingOptions, embed_images, next_batch
 from utils.history import write_history
+from utils.interrupts import Interrupts, StopRequested, ignore_in_worker
 from utils.logs import LOGGER, progress_bar
 from utils.seeding import generator, seed_torch
 from utils.training import LossSettings, Optimizers, train_step
@@ -51,7 +52,6 @@ class FitSettings:
 
     seed: int = 0
     batch_size: int = 2
-    cache_batch_size: int = 24
     cache_refresh_rate: int = 1000
     queries_per_epoch: int = 5000
     n_neg: int = 1
@@ -59,7 +59,7 @@ class FitSettings:
     n_epochs: int = 10
     patience: int = 5
     target_size: tuple[int, int] = (768, 432)
-    num_workers: int = 3
+    save_every_min: float = 0.0
     losses: LossSettings = field(default_factory=LossSettings)
 
     @property
@@ -69,20 +69,42 @@ class FitSettings:
 
 @dataclass
 class RunState:
-    """Everything about a run that changes, apart from weights and optimisers."""
+    """Everything about a run that changes, apart from weights and optimisers.
+
+    Attributes
+    ----------
+    hardest : (queries, n_neg) gallery indexes of the negatives that each query had the last time, -1 for none.
+    epoch, refresh, step : what comes next: epochs and refreshes done, and steps done on the triplets mined last.
+    triplets : the triplets that are being trained on, None before the next mining.
+    loss_sums : per loss, its sum over the epoch's `steps_summed` steps so far.
+    """
 
     hardest: np.ndarray
     epoch: int = 0
+    refresh: int = 0
+    step: int = 0
+    triplets: Triplets | None = None
+    loss_sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    steps_summed: int = 0
     best_score: float | None = None
     epochs_without_gain: int = 0
     history: list[dict] = field(default_factory=list)
 
     def state_dict(self) -> dict:
-        return {**self.__dict__, "hardest": torch.from_numpy(self.hardest)}
+        """Plain values and tensors alone, so that a checkpoint can be read without running code."""
+        state = dict(self.__dict__)
+        state["hardest"] = torch.from_numpy(self.hardest.copy())
+        if self.triplets is not None:
+            state["triplets"] = {name: torch.from_numpy(value) for name, value in vars(self.triplets).items()}
+        state["loss_sums"] = {name: float(value) for name, value in self.loss_sums.items()}
+        return state
 
     @classmethod
     def from_state_dict(cls, state: dict) -> "RunState":
-        return cls(**{**state, "hardest": state["hardest"].numpy()})
+        state = {**state, "hardest": state["hardest"].numpy().copy()}
+        if state["triplets"] is not None:
+            state["triplets"] = Triplets(**{name: value.numpy() for name, value in state["triplets"].items()})
+        return cls(**state)
 
 
 def prepare_training(
@@ -139,8 +161,16 @@ Evaluate = Callable[[SegVPR], tuple[float | None, dict[str, float]]]
 figures for the history."""
 
 
+class NotFinite(RuntimeError):
+    """A loss or gradient stopped being a number; the weights are still those from before."""
+
+
 class Fit:
-    """One training run. `run` trains to the end; `state` and `optimizers` are what a checkpoint keeps of it."""
+    """One training run. `run` trains to the end; `state` and `optimizers` are what a checkpoint keeps of it.
+
+    Every random choice follows from (seed, epoch, refresh, index), so a run that continues from a checkpoint is the same
+    run; no state of a random generator needs to be kept.
+    """
 
     def __init__(
         self,
@@ -148,14 +178,16 @@ class Fit:
         optimizers: Optimizers,
         data: TrainingData,
         settings: FitSettings,
+        options: EmbeddingOptions,
         folder: Path,
         evaluate: Evaluate,
-        arguments: dict | None = None,
+        record: dict | None = None,
     ) -> None:
-        self.model, self.optimizers, self.data, self.settings = model, optimizers, data, settings
-        self.folder, self.evaluate, self.arguments = folder, evaluate, arguments or {}
-        self.device = next(model.parameters()).device
+        self.model, self.optimizers, self.data, self.settings, self.options = model, optimizers, data, settings, options
+        self.folder, self.evaluate, self.record = folder, evaluate, record or {}
+        self.compute = options.compute
         self.state = RunState(np.full((len(data.queries), settings.n_neg), -1, np.int64))
+        self.interrupts = Interrupts()
         dataset = TrainingBatches(
             data.gallery, data.queries, data.target_paths, settings.target_size, settings.losses.sem_weight != 0
         )
@@ -164,11 +196,13 @@ class Fit:
             dataset,
             batch_size=None,
             sampler=self._sampler,
-            num_workers=settings.num_workers,
-            persistent_workers=settings.num_workers > 0,
-            pin_memory=self.device.type == "cuda",
+            num_workers=options.num_workers,
+            persistent_workers=options.num_workers > 0,
+            pin_memory=self.compute.device.type == "cuda",
+            worker_init_fn=ignore_in_worker,
         )
         self._target_order: tuple[int, np.ndarray] | None = None
+        self._saved_at = time.monotonic()
         self._log_shortages()
 
     @property
@@ -182,11 +216,8 @@ class Fit:
     def _log_shortages(self) -> None:
         settings, gallery = self.settings, len(self.data.gallery)
         if len(self.data.queries) < settings.cache_refresh_rate:
-            LOGGER.info(
-                "%d queries instead of %d per refresh: there are no more",
-                len(self.data.queries),
-                settings.cache_refresh_rate,
-            )
+            shown = len(self.data.queries), settings.cache_refresh_rate
+            LOGGER.info("%d queries instead of %d per refresh: there are no more", *shown)
         if gallery < settings.neg_samples:
             LOGGER.info("fewer than %d negatives: the gallery has %d images", settings.neg_samples, gallery)
 
@@ -194,121 +225,138 @@ class Fit:
 
     def state_dict(self) -> dict:
         """What `last.pth` keeps beside the weights."""
-        return {
-            "run": self.state.state_dict(),
-            "optimizers": self.optimizers.state_dict(),
-            "arguments": self.arguments,
-        }
+        return {"run": self.state.state_dict(), "optimizers": self.optimizers.state_dict(), "record": self.record}
 
     def load_state_dict(self, training: dict) -> None:
         """Continue where a checkpoint's run stood."""
         self.state = RunState.from_state_dict(training["run"])
         self.optimizers.load_state_dict(training["optimizers"])
 
-    def save(self, name: str) -> Path:
+    def save(self, name: str = "last.pth") -> Path:
+        """Write a checkpoint of this moment; a signal waits until it is written."""
         path = self.folder / name
-        save_checkpoint(path, self.model, self.state_dict())
+        with self.interrupts.hold():
+            save_checkpoint(path, self.model, self.state_dict())
+            self._saved_at = time.monotonic()
         return path
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
     def run(self) -> Path:
-        """Train until the last epoch or until patience runs out; returns the path of the best checkpoint."""
+        """Train until the last epoch or until patience runs out; returns the path of the best checkpoint.
+
+        A signal saves the run where it stands and raises `StopRequested`.
+        """
         settings, state = self.settings, self.state
-        if not (self.folder / "last.pth").exists():
-            self.save("last.pth")
-        while state.epoch < settings.n_epochs and state.epochs_without_gain <= settings.patience:
-            losses = self._train_epoch()
-            self._finish_epoch(losses)
+        with self.interrupts:
+            try:
+                if not (self.folder / "last.pth").exists():
+                    self.save()
+                while state.epoch < settings.n_epochs and state.epochs_without_gain <= settings.patience:
+                    self._train_epoch()
+                    self._finish_epoch()
+            except StopRequested as stop:
+                path = self.save()
+                where = f"epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {state.step}"
+                LOGGER.warning("%s: saved at %s; go on with --resume %s", stop, where, path)
+                raise
         if state.epochs_without_gain > settings.patience:
             LOGGER.info("stopped: %d epochs in a row without a better validation recall@1", state.epochs_without_gain)
         best = self.folder / "best.pth"
         return best if best.exists() else self.folder / "last.pth"
 
-    def _finish_epoch(self, losses: dict[str, float]) -> None:
+    def _train_epoch(self) -> None:
+        state = self.state
+        while state.refresh < self.settings.refreshes_per_epoch:
+            if state.triplets is None:
+                self._mine()
+                if time.monotonic() - self._saved_at >= 60 * self.settings.save_every_min:
+                    self.save()
+            self._train_on_triplets()
+            with self.interrupts.hold():
+                state.refresh, state.step, state.triplets = state.refresh + 1, 0, None
+
+    def _finish_epoch(self) -> None:
         state = self.state
         score, figures = self.evaluate(self.model)
+        losses = {f"loss_{name}": float(total) / state.steps_summed for name, total in state.loss_sums.items()}
         rates = {f"lr_{name}": rate for name, rate in self.optimizers.rates().items()}
-        state.history.append({"epoch": state.epoch + 1, **losses, **rates, **figures})
-        state.epoch += 1
         improved = score is None or state.best_score is None or score > state.best_score
-        state.epochs_without_gain = 0 if improved else state.epochs_without_gain + 1
-        if improved:
-            state.best_score = score
-        self.save("last.pth")
-        if improved:
-            self.save("best.pth")
-        write_history(self.folder / "history.csv", state.history)
+        with self.interrupts.hold():
+            state.history.append({"epoch": state.epoch + 1, **losses, **rates, **figures})
+            state.epoch, state.refresh, state.loss_sums, state.steps_summed = state.epoch + 1, 0, {}, 0
+            state.epochs_without_gain = 0 if improved else state.epochs_without_gain + 1
+            if improved:
+                state.best_score = score
+                self.save("best.pth")  # first: a run killed between the two repeats this epoch's evaluation
+            self.save()
+            write_history(self.folder / "history.csv", state.history)
         brief = {name: value for name, value in {**losses, **figures}.items() if "@" not in name or name.endswith("@1")}
         shown = ", ".join(f"{name} {value:.4g}" for name, value in brief.items())
-        LOGGER.info(
-            "epoch %d/%d%s: %s", state.epoch, self.settings.n_epochs, " (best so far)" if improved else "", shown
-        )
+        best = " (best so far)" if improved else ""
+        LOGGER.info("epoch %d/%d%s: %s", state.epoch, self.settings.n_epochs, best, shown)
 
-    def _train_epoch(self) -> dict[str, float]:
-        sums: dict[str, torch.Tensor] = {}
-        steps = 0
-        for refresh in range(self.settings.refreshes_per_epoch):
-            triplets = self._mine(refresh)
-            steps += self._train_on(refresh, triplets, sums)
-        return {f"loss_{name}": float(total) / steps for name, total in sums.items()}
-
-    def _mine(self, refresh: int) -> Triplets:
+    def _mine(self) -> None:
         """Draw queries and choose their positives and negatives with the network as it is now."""
-        data, settings, epoch = self.data, self.settings, self.state.epoch
-        rng = generator(settings.seed, "mining", epoch, refresh)
+        data, settings, state = self.data, self.settings, self.state
+        rng = generator(settings.seed, "mining", state.epoch, state.refresh)
         drawn = rng.choice(len(data.queries), self.queries_per_refresh, replace=False)
         paths = data.gallery.paths + tuple(data.queries.paths[i] for i in drawn)
-        label = f"epoch {epoch + 1} mining {refresh + 1}/{settings.refreshes_per_epoch}"
-        descriptors = embed_images(
-            self.model, paths, data.scale, settings.cache_batch_size, settings.num_workers, label
-        )
+        label = f"epoch {state.epoch + 1} mining {state.refresh + 1}/{settings.refreshes_per_epoch}"
+        descriptors = embed_images(self.model, paths, data.scale, self.options, label)
         gallery, queries = np.split(descriptors, [len(data.gallery)])
-        return mine_triplets(
-            drawn, queries, gallery, data.positives, data.not_negative, self.state.hardest, rng, settings.neg_samples
-        )
+        with self.interrupts.hold():
+            state.triplets = mine_triplets(
+                drawn, queries, gallery, data.positives, data.not_negative, state.hardest, rng, settings.neg_samples
+            )
 
-    def _train_on(self, refresh: int, triplets: Triplets, sums: dict[str, torch.Tensor]) -> int:
-        """Train on one refresh's triplets, adding every loss to `sums`; returns the number of steps."""
-        settings, epoch = self.settings, self.state.epoch
-        self._sampler.plans = self._plan(refresh, triplets)
+    def _train_on_triplets(self) -> None:
+        """Train on what is left of the triplets mined last."""
+        state, settings = self.state, self.settings
+        plans = self._plan(state.triplets)
+        self._sampler.plans = plans[state.step :]
         self.model.train()
-        label = f"epoch {epoch + 1} training {refresh + 1}/{settings.refreshes_per_epoch}"
-        with progress_bar(self._loader, total=len(self._sampler), desc=label, unit="step") as bar:
-            for step, (plan, batch) in enumerate(zip(self._sampler.plans, bar)):
-                if isinstance(batch, LoadFailure):
-                    raise ValueError(batch.message)
-                seed_torch(settings.seed, "step", epoch, refresh, step)
-                losses = self._step(plan, batch)
-                for name, loss in losses.items():
-                    sums[name] = (
-                        sums.get(name, 0) + loss.double() if self.device.type != "mps" else sums.get(name, 0) + loss
-                    )
-                if step % READ_BACK_EVERY == 0:
-                    bar.set_postfix({name: f"{float(loss):.3f}" for name, loss in losses.items()})
-        return len(self._sampler)
+        label = f"epoch {state.epoch + 1} training {state.refresh + 1}/{settings.refreshes_per_epoch}"
+        batches = iter(self._loader)
+        pending: list[tuple[int, list[str], dict[str, torch.Tensor]]] = []
+        with progress_bar(total=len(plans), initial=state.step, desc=label, unit="step") as bar:
+            for plan in self._sampler.plans:
+                batch = next_batch(batches)
+                with self.interrupts.hold():
+                    losses = self._step(plan, batch)
+                    pending.append((state.step, batch.files, losses))
+                    state.step += 1
+                bar.update()
+                if len(pending) == READ_BACK_EVERY:
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in check_losses(state, pending).items()})
+                    pending.clear()
+        check_losses(state, pending)
 
     def _step(self, plan: StepPlan, batch: StepBatch) -> dict[str, torch.Tensor]:
-        dtype = next(self.model.parameters()).dtype
-        images, labels, target = (
-            None if x is None else x.to(self.device, non_blocking=True)
-            for x in (batch.images, batch.labels, batch.target)
-        )
-        return train_step(
+        state, compute = self.state, self.compute
+        seed_torch(self.settings.seed, "step", state.epoch, state.refresh, state.step)
+        losses = train_step(
             self.model,
             self.optimizers,
-            to_network_input(images, dtype),
-            labels,
-            None if target is None else to_network_input(target, dtype),
+            compute.images(batch.images),
+            None if batch.labels is None else batch.labels.to(compute.device, non_blocking=True),
+            None if batch.target is None else compute.images(batch.target),
             num_queries=len(plan.queries),
             num_negatives=self.settings.n_neg,
             settings=self.settings.losses,
+            compute=compute,
         )
+        wide = torch.float32 if compute.device.type == "mps" else torch.float64
+        for name, loss in losses.items():
+            state.loss_sums[name] = state.loss_sums.get(name, 0.0) + loss.to(wide)
+        state.steps_summed += 1
+        losses["update"] = self.optimizers.skipped
+        return losses
 
     # -- what each step reads ----------------------------------------------------------------------------------------
 
-    def _plan(self, refresh: int, triplets: Triplets) -> list[StepPlan]:
-        settings = self.settings
+    def _plan(self, triplets: Triplets) -> list[StepPlan]:
+        settings, state = self.settings, self.state
         plans = []
         for step in range(self.steps_per_refresh):
             rows = range(step * settings.batch_size, min((step + 1) * settings.batch_size, len(triplets)))
@@ -317,19 +365,19 @@ class Fit:
                     tuple(int(triplets.queries[i]) for i in rows),
                     tuple(int(triplets.positives[i]) for i in rows),
                     tuple(tuple(map(int, triplets.negatives[i])) for i in rows),
-                    self._targets(refresh, step, len(rows)),
-                    tuple((settings.seed, self.state.epoch, refresh, i) for i in rows),
+                    self._targets(step, len(rows)),
+                    tuple((settings.seed, state.epoch, state.refresh, i) for i in rows),
                 )
             )
         return plans
 
-    def _targets(self, refresh: int, step: int, triplets: int) -> tuple[int, ...]:
+    def _targets(self, step: int, triplets: int) -> tuple[int, ...]:
         """As many target images as source images, in a fixed order that shuffles the whole set anew at every pass."""
         if not self.data.target_paths:
             return ()
         settings, total = self.settings, len(self.data.target_paths)
         images_per_triplet = 2 + settings.n_neg
-        refreshes_before = self.state.epoch * settings.refreshes_per_epoch + refresh
+        refreshes_before = self.state.epoch * settings.refreshes_per_epoch + self.state.refresh
         triplets_before = refreshes_before * self.queries_per_refresh + step * settings.batch_size
         first = triplets_before * images_per_triplet
         return tuple(int(self._target_at(n, total)) for n in range(first, first + triplets * images_per_triplet))
@@ -339,3 +387,25 @@ class Fit:
         if self._target_order is None or self._target_order[0] != which:
             self._target_order = which, generator(self.settings.seed, "target", which).permutation(total)
         return self._target_order[1][n % total]
+
+
+def check_losses(state: RunState, pending: list[tuple[int, list[str], dict[str, torch.Tensor]]]) -> dict[str, float]:
+    """Read back the losses of some steps, all at once; returns the last step's.
+
+    Raises
+    ------
+    NotFinite : a loss or an update was not finite; the first such step, the loss and the files are named.
+    """
+    if not pending:
+        return {}
+    names = list(pending[0][2])
+    table = torch.stack([torch.stack([losses[name].float() for name in names]) for _, _, losses in pending]).cpu()
+    for (step, files, _), row in zip(pending, table):
+        if not row.isfinite().all():
+            odd = names[int((~row.isfinite()).nonzero()[0])]
+            what = "a gradient" if odd == "update" else f"the {odd} loss"
+            raise NotFinite(
+                f"{what} is not finite at epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {step + 1} (its update "
+                f"was left out, and last.pth is from before; a lower --lr, or --precision fp32, may help); files: {', '.join(files)}"
+            )
+    return {name: value for name, value in zip(names, table[-1].tolist()) if name != "update"}

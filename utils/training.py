@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from models.domain import SOURCE, reverse_gradient
 from models.segvpr import SegVPR
+from utils.compute import Compute
 from utils.losses import class_probabilities, discriminator_losses, domain_bce, semantic_loss, triplet_loss
 from utils.schedules import poly
 
+CPU = Compute()
 DA_METHODS = ("grl", "alternating", "none")
 TOTAL_TRIPLETS = 250_000
 """Triplets after which the released schedule reaches a rate of zero."""
@@ -53,17 +55,29 @@ class LossSettings:
 
 
 class Optimizers:
-    """SGD of the network, Adam of the discriminator and their shared poly schedule.
+    """SGD of the network, Adam of the discriminator, their shared poly schedule, and the scale of fp16 losses.
 
-    The step count lives on the device, and so do the rates: an update that `step` is told to skip leaves parameters,
-    optimiser states and schedule as they were, without the host having to look.
+    The step count lives on the device, and so do the rates: an update that is skipped leaves parameters, optimiser states
+    and schedule as they were, without the host having to look.
+
+    Attributes
+    ----------
+    steps : 0-dim int64, updates made so far.
+    loss_scale : 0-dim float32 that losses are multiplied by before their backward pass, or None (fp16 alone needs one).
     """
 
-    def __init__(self, network: torch.optim.SGD, discriminator: torch.optim.Adam, max_steps: float) -> None:
+    SCALE_GROWS_AFTER = 2000
+
+    def __init__(
+        self, network: torch.optim.SGD, discriminator: torch.optim.Adam, max_steps: float, scale_losses: bool = False
+    ) -> None:
         self.network, self.discriminator, self.max_steps = network, discriminator, max_steps
         self.base_lrs = [float(group["lr"]) for group in self._groups()]
-        device = next(p for group in self._groups() for p in group["params"]).device
-        self.steps = torch.zeros((), dtype=torch.int64, device=device)
+        self.device = next(p for group in self._groups() for p in group["params"]).device
+        self.steps = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.loss_scale = torch.full((), 2.0**16, device=self.device) if scale_losses else None
+        self.good_steps = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.skipped = torch.zeros((), device=self.device)
         for group in network.param_groups:
             for parameter in group["params"]:
                 # SGD's own first step would copy the gradient; from zero it computes the same, and can be skipped.
@@ -81,30 +95,52 @@ class Optimizers:
         """Current learning rate of each group, by name (waits for the device)."""
         return {group["name"]: float(group["lr"]) for group in self._groups()}
 
+    def gradients(self) -> list[Tensor]:
+        return [p.grad for group in self._groups() for p in group["params"] if p.grad is not None]
+
     def zero_grad(self) -> None:
         self.network.zero_grad(set_to_none=True)
         self.discriminator.zero_grad(set_to_none=True)
 
-    def step(self, skip: Tensor | None = None) -> None:
-        """Update the weights, then the rates; where the 0-dim bool tensor `skip` is true, do neither."""
+    def step(self, skip: Tensor) -> None:
+        """Update the weights, then the rates; where the 0-dim bool tensor `skip` is true, do neither.
+
+        `skipped` keeps what was done: 0, or infinity where an update that should have been made was not. fp16 overflows
+        now and then, and its scale is halved; that counts only when no scale is left to halve.
+        """
+        failed = skip if self.loss_scale is None else skip & (self.loss_scale < 1)
+        self.skipped = torch.where(failed, torch.inf, 0.0)
         for optimizer in (self.network, self.discriminator):
-            optimizer.grad_scale = None
-            optimizer.found_inf = None if skip is None else skip.to(torch.float32)
+            optimizer.grad_scale, optimizer.found_inf = self.loss_scale, skip.to(torch.float32)
             optimizer.step()
-        self.steps = self.steps + (1 if skip is None else (~skip).to(torch.int64))
+        self.steps = self.steps + (~skip).to(torch.int64)
         self._set_rates()
+        if self.loss_scale is not None:
+            self._adapt_scale(skip)
+
+    def _adapt_scale(self, skip: Tensor) -> None:
+        """Halve the scale after an overflow, double it after many steps without one (as torch.amp.GradScaler does)."""
+        self.good_steps = torch.where(skip, 0, self.good_steps + 1)
+        grows = self.good_steps == self.SCALE_GROWS_AFTER
+        self.loss_scale = self.loss_scale * torch.where(skip, 0.5, torch.where(grows, 2.0, 1.0))
+        self.good_steps = torch.where(grows, 0, self.good_steps)
 
     def state_dict(self) -> dict:
         return {
             "network": self.network.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "steps": int(self.steps),
+            "loss_scale": None if self.loss_scale is None else float(self.loss_scale),
+            "good_steps": int(self.good_steps),
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.discriminator.load_state_dict(state["discriminator"])
         self.steps = torch.full_like(self.steps, state["steps"])
+        self.good_steps = torch.full_like(self.good_steps, state["good_steps"])
+        if self.loss_scale is not None and state["loss_scale"] is not None:
+            self.loss_scale = torch.full_like(self.loss_scale, state["loss_scale"])
         self._set_rates()
 
 
@@ -116,6 +152,7 @@ def build_optimizers(
     momentum: float = 0.9,
     weight_decay: float = 0.005,
     max_steps: float | None = None,
+    scale_losses: bool = False,
 ) -> Optimizers:
     """The optimisers of the protocol, section 5.
 
@@ -124,6 +161,7 @@ def build_optimizers(
     batch_size : triplets per step; rates are multiplied by twice this number.
     lr, d_lr : base rates of the network (head and pyramid take ten times it) and of the discriminator.
     max_steps : step at which the rates reach zero; default 250000 / `batch_size`.
+    scale_losses : keep a dynamic loss scale, which fp16 needs.
     """
     lr, d_lr = lr * batch_size * 2, d_lr * batch_size * 2
     pyramid = getattr(model.head, "pyramid", None)
@@ -142,7 +180,8 @@ def build_optimizers(
     network = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
     domain = [{"name": "discriminator", "params": list(model.discriminator.parameters())}]
     discriminator = torch.optim.Adam(domain, lr=d_lr, betas=(0.9, 0.99), fused=True)
-    return Optimizers(network, discriminator, TOTAL_TRIPLETS / batch_size if max_steps is None else max_steps)
+    max_steps = TOTAL_TRIPLETS / batch_size if max_steps is None else max_steps
+    return Optimizers(network, discriminator, max_steps, scale_losses)
 
 
 @contextmanager
@@ -166,8 +205,12 @@ def backward_losses(
     num_queries: int,
     num_negatives: int,
     settings: LossSettings,
+    loss_scale: Tensor | float = 1.0,
 ) -> dict[str, Tensor]:
-    """Forward and backward passes of one step; gradients are added to `.grad`. Arguments as in `train_step`."""
+    """Forward and backward passes of one step; gradients, times `loss_scale`, are added to `.grad`.
+
+    Other arguments and result as in `train_step`.
+    """
     losses = {}
     output = model(images, with_logits=settings.uses_logits)
     parts = output.embeddings.split([num_queries, num_queries, num_queries * num_negatives])
@@ -187,10 +230,10 @@ def backward_losses(
         with frozen(model.discriminator):
             losses["adversarial"] = domain_bce(model.discriminator(target), SOURCE)
             total = total + settings.sem_weight * settings.adv_weight * losses["adversarial"]
-            total.backward()
+            (total * loss_scale).backward()
         own = discriminator_losses(model.discriminator, source.detach(), target.detach())
         total = settings.da_weight * (own[0] + own[1])
-    total.backward()
+    (total * loss_scale).backward()
     if settings.uses_target:
         losses["discriminator_source"], losses["discriminator_target"] = own
     return {name: loss.detach() for name, loss in losses.items()}
@@ -206,17 +249,23 @@ def train_step(
     num_queries: int,
     num_negatives: int = 1,
     settings: LossSettings | None = None,
+    compute: Compute = CPU,
 ) -> dict[str, Tensor]:
     """One optimisation step (protocol, section 5). The model's mode is the caller's choice; training uses train mode.
+
+    A loss or gradient that is not finite turns the whole update into nothing: parameters, running statistics, optimiser
+    states and schedule stay as they were, decided on the device without waiting for it.
 
     Parameters
     ----------
     images : (num_queries * (2 + num_negatives), 3, H, W) source images in network input space: all queries, then their
         positives, then the negatives, those of the first query first.
-    labels : the source images' class maps (same number, H, W), any integer type, 255 ignored; unused when `sem_weight` is 0.
+    labels : the source images' class maps (same number, H, W), any integer type, 255 ignored; unused when `sem_weight`
+        is 0.
     target_images : (T, 3, H', W') target-domain images; unused with `da_method="none"`.
     num_queries, num_negatives : triplets in the batch and negatives per query.
     settings : loss weights and domain adaptation; default the released weights with gradient reversal.
+    compute : precision of the convolutions; default that of the model.
 
     Returns
     -------
@@ -230,6 +279,18 @@ def train_step(
             f"{len(images)} source images, but {num_queries} queries with {num_negatives} negatives make {expected}"
         )
     optimizers.zero_grad()
-    losses = backward_losses(model, images, labels, target_images, num_queries, num_negatives, settings)
-    optimizers.step()
+    statistics = list(model.buffers())
+    before = [buffer.clone() for buffer in statistics]
+    scale = 1.0 if optimizers.loss_scale is None else optimizers.loss_scale
+    with compute.autocast():
+        losses = backward_losses(model, images, labels, target_images, num_queries, num_negatives, settings, scale)
+    skip = ~all_finite([*losses.values(), *torch._foreach_norm(optimizers.gradients())])
+    for buffer, old in zip(statistics, before):
+        buffer.copy_(torch.where(skip, old, buffer))
+    optimizers.step(skip)
     return losses
+
+
+def all_finite(scalars: list[Tensor]) -> Tensor:
+    """Whether every one of some 0-dim tensors is finite: a 0-dim bool tensor on their device."""
+    return torch.stack([x.detach().to(torch.float32) for x in scalars]).isfinite().all()

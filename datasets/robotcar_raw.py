@@ -1,0 +1,189 @@
+"""A raw Oxford RobotCar traversal: its frames, its track, and colours from the Bayer pattern."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SOURCES = ("ins", "rtk", "auto")
+GOOD_STATUS = "INS_SOLUTION_GOOD"
+_FOLDERS = {"ins": ("gps", "."), "rtk": (".", "gps", "rtk")}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a traversal.
+
+    Attributes
+    ----------
+    folder : where they lie, as `<timestamp>.png`.
+    times : (N,) int64, those on the disk, microseconds, ascending.
+    missing : how many more `stereo.timestamps` lists.
+    """
+
+    folder: Path
+    times: np.ndarray
+    missing: int
+
+    def path(self, time: int) -> Path:
+        return self.folder / f"{time}.png"
+
+
+def list_frames(traversal: Path) -> Frames:
+    """Frames of the centre camera; errors name what is missing or odd in the traversal."""
+    folder = traversal / "stereo" / "centre"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; --traversal wants the folder of one traversal, such as 2014-11-18-13-20-12, "
+            "with the stereo archives unpacked in it"
+        )
+    times = []
+    for path in folder.glob("*.png"):
+        if path.name.startswith("."):
+            continue
+        if not (path.stem.isascii() and path.stem.isdigit()):
+            raise ValueError(f"{path}: the name of a frame is its time in microseconds; move this file away")
+        times.append(int(path.stem))
+    if not times:
+        raise ValueError(f"{folder}: no frame in it (<timestamp>.png); unpack a stereo centre archive there")
+    return Frames(folder, np.array(sorted(times), np.int64), len(_listed_times(traversal) - set(times)))
+
+
+def _listed_times(traversal: Path) -> set[int]:
+    file = traversal / "stereo.timestamps"
+    if not file.is_file():
+        return set()
+    times = set()
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+        fields = line.split()
+        if fields and not fields[0].isdecimal():
+            raise ValueError(f"{file}:{number}: {fields[0]!r} is no timestamp; download the file again, or remove it")
+        times.update(map(int, fields[:1]))
+    return times
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where the car was.
+
+    Attributes
+    ----------
+    file : the CSV file it was read from.
+    source : `ins` or `rtk`.
+    times : (R,) int64 microseconds, strictly ascending.
+    positions : (R, 2) float64, UTM east and north in metres; NaN where not good.
+    good : (R,) bool, false where the INS says anything but INS_SOLUTION_GOOD.
+    """
+
+    file: Path
+    source: str
+    times: np.ndarray
+    positions: np.ndarray
+    good: np.ndarray
+
+    def locate(self, times: np.ndarray, max_gap_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Positions at (N,) times in microseconds, linear between the rows before and after.
+
+        Returns
+        -------
+        positions (N, 2), NaN where there is none; and (N,) str, why there is none: `outside` the covered time, in a
+        `gap` of more than `max_gap_s` seconds, next to a row of `bad_status`, or empty.
+        """
+        after = np.searchsorted(self.times, times)
+        outside = (times < self.times[0]) | (times > self.times[-1])
+        after = after.clip(0, len(self.times) - 1)
+        before = np.where(self.times[after] == times, after, after - 1).clip(0)
+        span = self.times[after] - self.times[before]
+        weight = np.where(span > 0, (times - self.times[before]) / np.maximum(span, 1), 0.0)[:, None]
+        # from the row before, as products of 7-digit northings with the two weights would round
+        start = self.positions[before]
+        positions = start + weight * (self.positions[after] - start)
+        bad = ~(self.good[before] & self.good[after])
+        reasons = np.select([outside, span > max_gap_s * 1e6, bad], ["outside", "gap", "bad_status"], "")
+        positions[reasons != ""] = np.nan
+        return positions, reasons
+
+
+def read_track(traversal: Path, source: str = "auto") -> Track:
+    """The track of a traversal from `ins.csv` or `rtk.csv`; `auto` takes RTK where there is one."""
+    found = {
+        name: next((f for folder in folders if (f := traversal / folder / f"{name}.csv").is_file()), None)
+        for name, folders in _FOLDERS.items()
+    }
+    if source == "auto":
+        source = "rtk" if found["rtk"] else "ins"
+    file = found[source]
+    if file is None:
+        places = ", ".join(str(traversal / folder / f"{source}.csv") for folder in _FOLDERS[source])
+        advice = {"ins": "unpack the gps archive into the traversal", "rtk": "copy it there, or use --positions ins"}
+        raise FileNotFoundError(f"{places}: no such file; {advice[source]}")
+    return _read_csv(file, source)
+
+
+def _read_csv(file: Path, source: str) -> Track:
+    wanted = ["timestamp", "northing", "easting", "utm_zone"] + ["ins_status"] * (source == "ins")
+    times, positions, good, zone = [], [], [], None
+    with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
+        rows = csv.DictReader(stream, skipinitialspace=True)
+        lacking = [name for name in wanted if name not in (rows.fieldnames or ())]
+        if lacking:
+            raise ValueError(f"{file}: its header lacks {', '.join(lacking)}; download the file again")
+        for row in rows:
+            is_good = source == "rtk" or (row["ins_status"] or "").strip() == GOOD_STATUS
+            try:
+                times.append(int(row["timestamp"]))
+                position = (float(row["easting"]), float(row["northing"])) if is_good else (math.nan, math.nan)
+                if is_good and not all(map(math.isfinite, position)):
+                    raise ValueError(f"easting {row['easting']}, northing {row['northing']}")
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{file}:{rows.line_num}: not a row of time and position ({error}); download the file again"
+                ) from error
+            positions.append(position)
+            good.append(is_good)
+            if is_good:
+                zone = zone or row["utm_zone"]
+                if row["utm_zone"] != zone:
+                    raise ValueError(
+                        f"{file}:{rows.line_num}: UTM zone {row['utm_zone']} after {zone}: distances across zones make "
+                        "no sense; split the traversal there"
+                    )
+    if not any(good):
+        raise ValueError(f"{file}: no row with a position; use --positions {'rtk' if source == 'ins' else 'ins'}")
+    unique, first = np.unique(np.array(times, np.int64), return_index=True)
+    return Track(file, source, unique, np.array(positions, np.float64)[first], np.array(good)[first])
+
+
+def demosaic(bayer: np.ndarray) -> np.ndarray:
+    """Bilinear colours from a GBRG pattern: uint8 (H, W) -> RGB uint8 (H, W, 3), H and W at least 2.
+
+    The first row reads G B G B..., the second R G R G...; each missing value is the rounded mean of the 2 or 4 nearest
+    pixels of its colour. Borders mirror, which keeps the pattern.
+    """
+    height, width = bayer.shape
+    if min(height, width) < 2:
+        raise ValueError(f"{width}x{height} px: a Bayer pattern has at least 2x2")
+    padded = np.pad(bayer, 1, "reflect").astype(np.uint16)
+
+    def mean(row: int, column: int, *offsets: tuple[int, int]) -> np.ndarray:
+        """Mean over neighbours of the pixels whose row and column have these parities."""
+        total = sum(
+            padded[1 + row + dy : 1 + height + dy : 2, 1 + column + dx : 1 + width + dx : 2] for dy, dx in offsets
+        )
+        return (total + len(offsets) // 2) // len(offsets)
+
+    beside, above = ((0, -1), (0, 1)), ((-1, 0), (1, 0))
+    cross, corners = (*beside, *above), ((-1, -1), (-1, 1), (1, -1), (1, 1))
+    rgb = np.empty((height, width, 3), np.uint8)
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    # green among blue
+    red[::2, ::2], green[::2, ::2], blue[::2, ::2] = mean(0, 0, *above), bayer[::2, ::2], mean(0, 0, *beside)
+    # blue
+    red[::2, 1::2], green[::2, 1::2], blue[::2, 1::2] = mean(0, 1, *corners), mean(0, 1, *cross), bayer[::2, 1::2]
+    # red
+    red[1::2, ::2], green[1::2, ::2], blue[1::2, ::2] = bayer[1::2, ::2], mean(1, 0, *cross), mean(1, 0, *corners)
+    # green among red
+    red[1::2, 1::2], green[1::2, 1::2], blue[1::2, 1::2] = mean(1, 1, *beside), bayer[1::2, 1::2], mean(1, 1, *above)
+    return rgb

@@ -1,0 +1,84 @@
+"""Device, number format and memory layout: everything about the machine that the method does not see."""
+
+import platform
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from datasets.transforms import to_network_input
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+CPU = torch.device("cpu")
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and in which numbers the network runs.
+
+    Attributes
+    ----------
+    dtype : type of the convolutions under autocast; None for plain float32 (or whatever type the model has).
+    """
+
+    device: torch.device = CPU
+    dtype: torch.dtype | None = None
+
+    def __str__(self) -> str:
+        name = next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+        return f"{self.device}, {name}"
+
+    def autocast(self) -> AbstractContextManager:
+        """Within it, convolutions run in `dtype`; losses and powers widen their input themselves."""
+        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, channels last: the layout that convolutions are fastest in."""
+        return model.to(self.device).to(memory_format=torch.channels_last)
+
+    def images(self, images: Tensor) -> Tensor:
+        """8-bit RGB images (B, 3, H, W) on the host -> network input on the device."""
+        images = to_network_input(images.to(self.device, non_blocking=True))
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """`auto` (the first of cuda, mps, cpu that is there), or a device by name; ValueError where it is absent."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device mps: not available here; use --device cpu or auto")
+    return device
+
+
+def resolve_compute(device: str = "auto", precision: str = "auto") -> Compute:
+    """Device and precision by name; `auto` takes bf16 where the hardware runs it fast, else fp32."""
+    where = resolve_device(device)
+    if precision == "auto":
+        precision = "bf16" if runs_bf16_fast(where) else "fp32"
+    if precision == "fp16" and where.type == "cpu":
+        raise ValueError("--precision fp16: not on a CPU; use bf16 or fp32")
+    return Compute(where, _DTYPES[precision])
+
+
+@cache
+def runs_bf16_fast(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32: GPUs from Ampere on, CPUs with avx512_bf16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu" and platform.system() == "Linux":
+        try:
+            flags = Path("/proc/cpuinfo").read_text().split()
+        except OSError:
+            return False
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
