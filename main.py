@@ -1,9 +1,7 @@
 """Train SegVPR, then evaluate the best checkpoint. `python3 main.py --help` lists the flags."""
 
 import argparse
-import shutil
 import sys
-from pathlib import Path
 
 from datasets.transforms import CROP, common_size
 from models import SegVPR, build_model
@@ -12,9 +10,10 @@ from utils import arguments
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import resolve_compute
-from utils.evaluation import evaluate_and_write, labelled_images, score
+from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images, score
 from utils.fit import Fit, TrainingData, prepare_training
 from utils.logs import LOGGER, log_environment, start_logging
+from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, training_folder
 from utils.seeding import seed_torch
 from utils.training import build_optimizers
 
@@ -29,38 +28,59 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
     settings = arguments.fit_settings(args)
     compute = resolve_compute(args.device, args.precision)
-    resumed = load_checkpoint(args.resume) if args.resume else None
-    folder = arguments.training_folder(args.exp_name, args.resume)
-    start_logging(folder / "log.txt")
-    log_environment(command)
-    LOGGER.info("run folder: %s; machine: %s; seed: %d", folder, compute, args.seed)
-    arguments.use_town_if_no_data(args)
-    data = training_data(args)
-    sets = arguments.evaluation_sets(args, args.val_pos_dist_threshold)
-    model = compute.place(starting_model(args, resumed))
-    optimizers = build_optimizers(
-        model,
-        args.batch_size,
-        args.lr,
-        args.d_lr,
-        args.momentum,
-        args.weight_decay,
-        scale_losses=args.precision == "fp16",
-    )
-    options = arguments.embedding_options(args, compute)
-    labelled = labelled_images(sets, args.seed)
-    record = {"arguments": vars_of(args)}
-    fit = Fit(model, optimizers, data, settings, options, folder, lambda m: score(m, sets, labelled, options), record)
-    if resumed and not resumed.released:
-        fit.load_state_dict(resumed.training)
-        bring_best(args.resume.with_name("best.pth"), folder)
-        LOGGER.info("resumed %s: %d epochs are done", args.resume, fit.state.epoch)
-    elif resumed:
-        LOGGER.info("starting at epoch 0 from the released checkpoint %s", args.resume)
-    best = fit.run()
-    LOGGER.info("evaluating %s", best)
-    load_checkpoint(best).load_into(model)
-    evaluate_and_write(model, best, sets, labelled, options, folder)
+    args.precision = compute.precision  # what auto meant, so that a resumed run keeps to it
+    start_logging()
+    found = find_checkpoint(args.resume, args.exp_name)
+    resumed = load_newest(found) if found else None
+    folder = training_folder(args.exp_name, found)
+    with locked(folder):
+        start_logging(folder / "log.txt")
+        log_environment(command)
+        LOGGER.info("run folder: %s; machine: %s; seed: %d", folder, compute, args.seed)
+        arguments.use_town_if_no_data(args)
+        data = training_data(args)
+        sets = arguments.evaluation_sets(args, args.val_pos_dist_threshold)
+        options = arguments.embedding_options(args, compute)
+        labelled = labelled_images(sets, args.seed)
+        record = {"arguments": arguments.plain_values(args), "data": fingerprints(data, sets)}
+        continued = resumed is not None and not resumed.released
+        if continued:
+            check_record(resumed.training["record"], record)
+        model = compute.place(starting_model(args, resumed))
+        optimizers = build_optimizers(
+            model,
+            args.batch_size,
+            args.lr,
+            args.d_lr,
+            args.momentum,
+            args.weight_decay,
+            scale_losses=args.precision == "fp16",
+        )
+        fit = Fit(
+            model, optimizers, data, settings, options, folder, lambda m: score(m, sets, labelled, options), record
+        )
+        if continued:
+            fit.load_state_dict(resumed.training)
+            bring_best(found, folder)
+            LOGGER.info("resumed %s: %d epochs are done", resumed.path, fit.state.epoch)
+        elif resumed:
+            LOGGER.info("starting at epoch 0 from the released checkpoint %s", found)
+        best = fit.run()
+        LOGGER.info("evaluating %s", best)
+        load_checkpoint(best).load_into(model)
+        evaluate_and_write(model, best, sets, labelled, options, folder)
+
+
+def fingerprints(data: TrainingData, sets: list[EvaluationSet]) -> dict[str, str]:
+    """Digests of all file lists that a run depends on."""
+    lists = {"the training gallery": data.gallery.fingerprint, "the training queries": data.queries.fingerprint}
+    lists["the target domain"] = data.target_fingerprint
+    for s in sets:
+        lists[f"the gallery of {s.name}"], lists[f"the queries of {s.name}"] = (
+            s.gallery.fingerprint,
+            s.queries.fingerprint,
+        )
+    return lists
 
 
 def training_data(args: argparse.Namespace) -> TrainingData:
@@ -72,7 +92,9 @@ def training_data(args: argparse.Namespace) -> TrainingData:
     galleries, queries = arguments.split_folders(root, args.train_g), arguments.split_folders(root, args.train_q)
     gallery, query_set, kind = arguments.load_pair("--dataset_root", galleries, queries, args.kind)
     targets = arguments.target_paths(args)
-    data = prepare_training(gallery, query_set, kind, args.train_pos_dist_threshold, targets, args.eval_scale)
+    data = prepare_training(
+        gallery, query_set, kind, args.train_pos_dist_threshold, targets, args.DA_datasets, args.eval_scale
+    )
     width, height = common_size([*gallery.paths, *query_set.paths])
     if min(int(CROP * width), int(CROP * height)) < MIN_SIDE:
         raise ValueError(
@@ -96,17 +118,6 @@ def starting_model(args: argparse.Namespace, resumed: Checkpoint | None) -> SegV
         resumed.load_into(model)
     LOGGER.info("network: %s", describe_config(model.config))
     return model
-
-
-def bring_best(best: Path, folder: Path) -> None:
-    """Take along the best checkpoint so far where a run goes on in another folder."""
-    if best.is_file() and best.resolve().parent != folder.resolve():
-        shutil.copyfile(best, folder / "best.pth")
-
-
-def vars_of(args: argparse.Namespace) -> dict:
-    """The arguments as plain values, for the checkpoint."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
 if __name__ == "__main__":

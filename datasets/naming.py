@@ -1,7 +1,9 @@
 """File names, folder layouts and the class table of IDDAv2 and RobotCar (protocol, section 2)."""
 
+import hashlib
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +113,12 @@ def list_images(folder: str | Path) -> list[str]:
     if not found:
         raise ValueError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}, any case)")
     return sorted(found)
+
+
+def fingerprint(folder: str | Path, paths: Iterable[str]) -> str:
+    """A digest of the files' paths relative to their folder: the same wherever the folder lies."""
+    names = (os.path.relpath(path, folder).encode(errors="surrogateescape") for path in paths)
+    return hashlib.sha256(b"\0".join(names)).hexdigest()[:16]
 
 
 def label_folder(image_folder: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.neighbors import KDTree
 
-from datasets.naming import camera_of, list_images, parse_position
+from datasets.naming import camera_of, fingerprint, list_images, parse_position
 
 
 @dataclass(frozen=True, repr=False)
@@ -20,12 +20,14 @@ class ImageSet:
     paths : N file paths, sorted within each folder.
     positions : (N, 2) float64, UTM east and north in metres.
     cameras : (N,) names of the folders the files lie in.
+    fingerprint : digest of the relative file list, see `datasets.naming.fingerprint`.
     """
 
     folder: str
     paths: tuple[str, ...]
     positions: np.ndarray
     cameras: np.ndarray
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -36,10 +38,12 @@ class ImageSet:
 
 def load_image_set(folders: Sequence[str | Path]) -> ImageSet:
     """List images and read their positions from their names; errors name the folder or the file."""
-    paths = [path for folder in dict.fromkeys(map(str, folders)) for path in list_images(folder)]
+    listed = {str(folder): list_images(folder) for folder in folders}
+    paths = [path for found in listed.values() for path in found]
     positions = np.array([parse_position(path) for path in paths], np.float64)
     cameras = np.array([camera_of(path) for path in paths])
-    return ImageSet("+".join(map(str, folders)), tuple(paths), positions, cameras)
+    digest = "+".join(fingerprint(folder, found) for folder, found in listed.items())
+    return ImageSet("+".join(map(str, folders)), tuple(paths), positions, cameras, digest)
 
 
 @dataclass(frozen=True)

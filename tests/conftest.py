@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 import main
 from tests.tiny import SMALL_RUN, data_flags
@@ -31,9 +30,3 @@ def trained_run(tiny_root, tmp_path_factory) -> Path:
         os.chdir(before)
     (folder,) = (work / "runs" / "first").iterdir()
     return folder
-
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    """Results must not depend on how many cores a machine has."""
-    torch.set_num_threads(2)

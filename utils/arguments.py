@@ -1,7 +1,6 @@
 """The command lines of main.py and eval.py. A parsed namespace travels no further than those two and this module."""
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 
 from datasets.naming import KINDS, Kind, detect_kind, list_images
@@ -12,6 +11,7 @@ from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, file_name
 from utils.fit import FitSettings
 from utils.logs import LOGGER
+from utils.runs import new_run_folder
 from utils.training import DA_METHODS, LossSettings
 
 TOWN = Path("data/town")
@@ -21,7 +21,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults, save those that are None or absent."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, False, argparse.SUPPRESS) or "default" in (action.help or ""):
+        hidden = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        if hidden or "default" in (action.help or ""):
             return action.help or ""
         return super()._get_help_string(action)
 
@@ -273,9 +274,8 @@ def main_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--resume",
-        type=Path,
         metavar="CKPT",
-        help="continue from last.pth of a run, or start from a released checkpoint",
+        help="a run (folder or last.pth) to go on with, auto for the newest of --exp_name, or a released file to start from",
     )
     return parser
 
@@ -291,7 +291,7 @@ def eval_parser() -> argparse.ArgumentParser:
         type=_metres,
         nargs="+",
         metavar="M",
-        help="same place within M metres, for all sets; several are scored without embedding again (default: 5 for iddav2, 25 for utm)",
+        help="same place within M metres, for all sets; several are scored at once (default: 5 for iddav2, 25 for utm)",
     )
     group.add_argument(
         "--scale_indexes",
@@ -308,34 +308,10 @@ def eval_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_folder(exp_name: str) -> Path:
-    """`runs/<exp_name>/<timestamp>/`, made; a number is added where another run took the same second."""
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    for extra in ["", *(f"-{i}" for i in range(2, 100))]:
-        folder = Path("runs", exp_name, stamp + extra)
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise OSError(f"--exp_name {exp_name}: cannot make {folder} ({error.strerror})") from error
-    raise OSError(f"--exp_name {exp_name}: too many runs were started at {stamp}")
-
-
-def training_folder(exp_name: str, resume: Path | None) -> Path:
-    """Where main.py writes: the run folder of `--exp_name` whose `last.pth` is resumed, else a new one."""
-    if resume is not None and resume.name == "last.pth":
-        folder = resume.resolve().parent
-        if folder.parent == Path("runs", exp_name).resolve():
-            return folder
-    return run_folder(exp_name)
-
-
 def output_folder(args: argparse.Namespace) -> Path:
     """Where eval.py writes: `--output_dir`, or a new run folder."""
     if args.output_dir is None:
-        return run_folder(args.exp_name)
+        return new_run_folder(args.exp_name)
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -453,6 +429,11 @@ def fit_settings(args: argparse.Namespace) -> FitSettings:
         save_every_min=args.save_every_min,
         losses=loss_settings(args),
     )
+
+
+def plain_values(args: argparse.Namespace) -> dict:
+    """The arguments as plain values, for the checkpoint."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
 def target_paths(args: argparse.Namespace) -> tuple[str, ...]:

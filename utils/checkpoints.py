@@ -1,6 +1,8 @@
 """Checkpoints on disk: ours, and those of the reference implementation, told apart by content."""
 
 import os
+import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,20 +99,65 @@ def describe_config(config: Mapping[str, Any]) -> str:
     return f"{config['arch']} with {config['semnet']}, {config['num_classes']} classes, pooled stages {scales}"
 
 
-def save_checkpoint(path: Path, model: SegVPR, training: dict[str, Any]) -> None:
-    """Write a checkpoint: first to a temporary file beside it, which then takes its place."""
+def save_checkpoint(path: Path, model: SegVPR, training: dict[str, Any], keep: Path | None = None) -> None:
+    """Write a checkpoint, see `write_atomically`."""
     content = {"format": FORMAT, "config": dict(model.config), "model": model.state_dict(), "training": training}
-    write_atomically(path, content)
+    write_atomically(path, content, keep)
 
 
-def write_atomically(path: Path, content: Any) -> None:
-    """`torch.save` that never leaves a half-written file under the final name."""
+def write_atomically(path: Path, content: Any, keep: Path | None = None) -> None:
+    """`torch.save` that never leaves a half-written file under the final name.
+
+    Parameters
+    ----------
+    keep : where the file that stood there goes; at every moment one of the two is whole.
+
+    Raises
+    ------
+    OSError : the disk is full or not writable; the file that stood there is untouched.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            _second_name(path, keep)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
+        temporary.unlink(missing_ok=True)
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).splitlines()[0]
+        raise OSError(
+            f"{path}: cannot write this checkpoint ({reason}); make room, then resume: older ones are intact"
+        ) from error
+
+
+def _second_name(path: Path, keep: Path) -> None:
+    """Give a file a second name, in one step."""
+    temporary = keep.with_name(keep.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, keep)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder last through a power cut, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def _allowed_globals() -> list:
@@ -138,6 +185,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint file")
     try:
+        check_sums(path)
         with torch.serialization.safe_globals(_allowed_globals()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -150,6 +198,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if "format" in content:
         return _read_ours(path, content)
     return _read_released(path, content)
+
+
+def check_sums(path: Path) -> None:
+    """ValueError where a zip file's contents do not match their check sums, which torch itself does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            odd = archive.testzip()
+        if odd is not None:
+            raise ValueError(f"damaged: the check sum of {odd} is wrong")
 
 
 def _read_ours(path: Path, content: dict) -> Checkpoint:

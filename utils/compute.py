@@ -28,9 +28,13 @@ class Compute:
     device: torch.device = CPU
     dtype: torch.dtype | None = None
 
+    @property
+    def precision(self) -> str:
+        """Name of the precision: fp32, bf16 or fp16."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
     def __str__(self) -> str:
-        name = next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
-        return f"{self.device}, {name}"
+        return f"{self.device}, {self.precision}"
 
     def autocast(self) -> AbstractContextManager:
         """Within it, convolutions run in `dtype`; losses and powers widen their input themselves."""

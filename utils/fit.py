@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from datasets.naming import Kind
+from datasets.naming import Kind, fingerprint
 from datasets.places import ImageSet, Neighbours, neighbours_within
 from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets, mine_triplets
 from models.segvpr import SegVPR
@@ -18,6 +18,7 @@ from utils.embedding import EmbeddingOptions, embed_images, next_batch
 from utils.history import write_history
 from utils.interrupts import Interrupts, StopRequested, ignore_in_worker
 from utils.logs import LOGGER, progress_bar
+from utils.runs import BEST, LAST, PREVIOUS
 from utils.seeding import generator, seed_torch
 from utils.training import LossSettings, Optimizers, train_step
 
@@ -43,6 +44,7 @@ class TrainingData:
     positives: Neighbours
     not_negative: Neighbours
     target_paths: tuple[str, ...]
+    target_fingerprint: str
     scale: float
 
 
@@ -113,6 +115,7 @@ def prepare_training(
     kind: Kind,
     threshold_m: float | None = None,
     target_paths: tuple[str, ...] = (),
+    target_folder: str | None = None,
     scale: float | None = None,
 ) -> TrainingData:
     """Find every query's positives and negatives; ValueError lists the queries that have none.
@@ -131,15 +134,23 @@ def prepare_training(
             f"{len(lonely)} of {len(queries)} training queries have no gallery image{camera} within {threshold_m:g} m "
             f"(move them away, or raise --train_pos_dist_threshold): {files}"
         )
-    not_negative = neighbours_within(gallery, queries, max(NEGATIVE_DISTANCE_M, threshold_m))
+    far = max(NEGATIVE_DISTANCE_M, threshold_m)
+    not_negative = neighbours_within(gallery, queries, far)
     crowded = np.flatnonzero(not_negative.counts == len(gallery))
     if len(crowded):
         raise ValueError(
-            f"{queries.paths[crowded[0]]}: no gallery image farther than {NEGATIVE_DISTANCE_M:g} m, so this query has no "
+            f"{queries.paths[crowded[0]]}: no gallery image farther than {far:g} m, so this query has no "
             f"negative ({len(crowded)} of {len(queries)} queries are so); use a larger gallery"
         )
     return TrainingData(
-        gallery, queries, kind, positives, not_negative, target_paths, kind.eval_scale if scale is None else scale
+        gallery,
+        queries,
+        kind,
+        positives,
+        not_negative,
+        target_paths,
+        fingerprint(target_folder or ".", target_paths),
+        kind.eval_scale if scale is None else scale,
     )
 
 
@@ -232,11 +243,11 @@ class Fit:
         self.state = RunState.from_state_dict(training["run"])
         self.optimizers.load_state_dict(training["optimizers"])
 
-    def save(self, name: str = "last.pth") -> Path:
+    def save(self, name: str = LAST) -> Path:
         """Write a checkpoint of this moment; a signal waits until it is written."""
         path = self.folder / name
         with self.interrupts.hold():
-            save_checkpoint(path, self.model, self.state_dict())
+            save_checkpoint(path, self.model, self.state_dict(), self.folder / PREVIOUS if name == LAST else None)
             self._saved_at = time.monotonic()
         return path
 
@@ -250,7 +261,7 @@ class Fit:
         settings, state = self.settings, self.state
         with self.interrupts:
             try:
-                if not (self.folder / "last.pth").exists():
+                if not (self.folder / LAST).exists():
                     self.save()
                 while state.epoch < settings.n_epochs and state.epochs_without_gain <= settings.patience:
                     self._train_epoch()
@@ -262,8 +273,8 @@ class Fit:
                 raise
         if state.epochs_without_gain > settings.patience:
             LOGGER.info("stopped: %d epochs in a row without a better validation recall@1", state.epochs_without_gain)
-        best = self.folder / "best.pth"
-        return best if best.exists() else self.folder / "last.pth"
+        best = self.folder / BEST
+        return best if best.exists() else self.folder / LAST
 
     def _train_epoch(self) -> None:
         state = self.state
@@ -288,7 +299,7 @@ class Fit:
             state.epochs_without_gain = 0 if improved else state.epochs_without_gain + 1
             if improved:
                 state.best_score = score
-                self.save("best.pth")  # first: a run killed between the two repeats this epoch's evaluation
+                self.save(BEST)  # first: a run killed between the two repeats this epoch's evaluation
             self.save()
             write_history(self.folder / "history.csv", state.history)
         brief = {name: value for name, value in {**losses, **figures}.items() if "@" not in name or name.endswith("@1")}
@@ -406,6 +417,6 @@ def check_losses(state: RunState, pending: list[tuple[int, list[str], dict[str, 
             what = "a gradient" if odd == "update" else f"the {odd} loss"
             raise NotFinite(
                 f"{what} is not finite at epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {step + 1} (its update "
-                f"was left out, and last.pth is from before; a lower --lr, or --precision fp32, may help); files: {', '.join(files)}"
+                f"was left out, last.pth is from before; a lower --lr, or --precision fp32, may help); files: {', '.join(files)}"
             )
     return {name: value for name, value in zip(names, table[-1].tolist()) if name != "update"}

@@ -1,0 +1,1 @@
+"""What backs the figures of the README: each module is one command."""

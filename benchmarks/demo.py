@@ -1,0 +1,130 @@
+"""The machine at work in minutes: draw a town, train a small SegVPR on it, and compare it with the same network untrained.
+
+    python3 -m benchmarks.demo [--seeds 0 1 2]
+
+The settings are small (ResNet-18 from random weights, 224x128 pictures), and those that differ from the released protocol stand
+in `SMALL` below, each with its reason in docs/protocol.md. The scoring is the protocol's.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import eval as evaluation_script
+import main as training_script
+from datasets.town import make_town
+from utils.evaluation import align
+from utils.runs import BEST
+
+SIZE = (224, 128)
+SMALL = {
+    "arch": "resnet18",
+    "pretrain": "none",
+    "eval_scale": "1",
+    "target_size": "224 128",
+    "cache_refresh_rate": "300",
+    "queries_per_epoch": "2100",
+    "n_epochs": "1",
+    "neg_samples": "5",
+    "num_workers": "1",
+}
+FRESH = {"val_g": "town10/gallery/front_rear", "val_q": "town10/queries_rain_fresh/front_rear"}
+FRESH_NAME = "town10, fresh rain pass"
+TITLES = {
+    "val": "town3, rain (held out)",
+    "rain": "robotcar, rain",
+    "snow": "robotcar, snow",
+    "sun": "robotcar, sun",
+    "night": "robotcar, night",
+}
+
+
+def words(flags: dict[str, str]) -> list[str]:
+    return [word for flag, value in flags.items() for word in (f"--{flag}", *value.split())]
+
+
+def run(script, flags: dict[str, str]) -> None:
+    """Print a command as a user would type it, and run it."""
+    name = Path(script.__file__).name
+    line = words(flags)
+    print(f"\n$ python3 {name} {' '.join(line)}", flush=True)
+    status = script.main(line)
+    if status:
+        sys.exit(status)
+
+
+def newest(exp_name: str) -> Path:
+    return max(Path("runs", exp_name).iterdir())
+
+
+def recalls(folder: Path) -> dict[str, float]:
+    """Recall@1 in percent by set."""
+    sets = json.loads((folder / "results.json").read_text())["sets"]
+    return {s["name"]: 100 * s["recall"]["1"] for s in sets}
+
+
+def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> dict[str, float]:
+    """Train (or not) with one seed; recall@1 in percent on every set, the fresh pass of the training town first."""
+    roots = {
+        "dataset_root": f"{town}/idda",
+        "dataset_root_val": f"{town}/idda",
+        "dataset_root_test": f"{town}/robotcar",
+    }
+    seeded = {"seed": str(seed), "exp_name": exp_name}
+    run(training_script, {**roots, "DA_datasets": f"{town}/robotcar_all", **SMALL, **changes, **seeded})
+    trained = newest(exp_name)
+    held_out = recalls(trained)
+    checkpoint = trained / BEST
+    if not checkpoint.exists():
+        checkpoint = trained / "last.pth"
+    where = trained / "fresh"
+    run(
+        evaluation_script,
+        {
+            "resume": str(checkpoint),
+            "dataset_root_val": roots["dataset_root_val"],
+            **FRESH,
+            "eval_scale": "1",
+            "output_dir": str(where),
+        },
+    )
+    return {FRESH_NAME: recalls(where)["val"], **{TITLES[name]: value for name, value in held_out.items()}}
+
+
+def compare(before: list[dict[str, float]], after: list[dict[str, float]]) -> str:
+    """Table of mean recall@1 before and after training, over seeds."""
+    rows = [["recall@1 in percent", "untrained", "trained", "gain", *(["gain per seed"] if len(after) > 1 else [])]]
+    for name in after[0]:
+        pairs = np.array([[b[name], a[name]] for b, a in zip(before, after)])
+        gains = pairs[:, 1] - pairs[:, 0]
+        row = [name, *(f"{value:.1f}" for value in pairs.mean(0)), f"{gains.mean():+.1f}"]
+        rows.append(row + ([" ".join(f"{gain:+.1f}" for gain in gains)] if len(after) > 1 else []))
+    return "\n".join(align(rows))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train once per seed (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/demo_town"), help="where the town is drawn (default: data/demo_town)"
+    )
+    args = parser.parse_args(argv)
+    start = time.monotonic()
+    print(f"drawing the town in {args.out}", flush=True)
+    make_town(args.out, size=SIZE)
+    before, after = [], []
+    for seed in args.seeds:
+        before.append(measure("demo_untrained", args.out, seed, {"n_epochs": "0"}))
+        after.append(measure("demo", args.out, seed, {}))
+    print(f"\n{compare(before, after)}")
+    print(f"\ncheckpoints, predictions and logs: {newest('demo')}")
+    print(f"{time.monotonic() - start:.0f} s in all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""Runs that survive: exact resume from any point, crashes, signals, full disks, numbers gone wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import main
+from datasets.triplets import Triplets
+from tests.tiny import SMALL_RUN, data_flags
+from utils import fit as fit_module
+from utils.checkpoints import load_checkpoint, write_atomically
+from utils.fit import RunState
+from utils.interrupts import Interrupts, StopRequested
+from utils.runs import check_record, find_checkpoint, load_newest, locked
+
+ROOT = Path(__file__).parent.parent
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Weights, optimisers, history and hard negatives equal bit for bit."""
+    ours, theirs = load_checkpoint(folder / "last.pth"), load_checkpoint(other / "last.pth")
+    assert all(torch.equal(value, theirs.state_dict[key]) for key, value in ours.state_dict.items())
+    for key in ("history", "epoch", "refresh", "step", "best_score", "epochs_without_gain"):
+        assert ours.training["run"][key] == theirs.training["run"][key]
+    assert torch.equal(ours.training["run"]["hardest"], theirs.training["run"]["hardest"])
+    momenta, others = (c.training["optimizers"]["network"]["state"] for c in (ours, theirs))
+    assert all(torch.equal(momenta[i]["momentum_buffer"], others[i]["momentum_buffer"]) for i in momenta)
+    assert (folder / "history.csv").read_text() == (other / "history.csv").read_text()
+
+
+@pytest.mark.parametrize("stop_at, workers", [(0, "0"), (1, "0"), (3, "0"), (5, "0"), (0, "2"), (3, "2")])
+def test_a_run_stopped_by_a_signal_resumes_as_the_same_run(
+    tiny_root, trained_run, tmp_path, monkeypatch, stop_at, workers
+):
+    monkeypatch.chdir(tmp_path)
+    flags = [*data_flags(tiny_root), *SMALL_RUN, "--num_workers", workers]
+    step, steps = fit_module.train_step, []
+
+    def interrupted(*arguments, **keywords):
+        if len(steps) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        steps.append(1)
+        return step(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "train_step", interrupted)
+        assert main.main(flags) == 128 + signal.SIGTERM
+    assert len(steps) == stop_at + 1  # the step was finished
+    (folder,) = (tmp_path / "runs/default").iterdir()
+    saved = load_checkpoint(folder / "last.pth").training["run"]
+    assert saved["step"] == stop_at % 2 + 1 and saved["triplets"] is not None
+    assert main.main([*flags, "--resume", "auto"]) == 0
+    assert_same_run(folder, trained_run)
+
+
+@pytest.mark.parametrize("where", ["mining", "evaluation"])
+def test_a_signal_outside_a_step_takes_effect_at_once(tiny_root, trained_run, tmp_path, monkeypatch, where):
+    monkeypatch.chdir(tmp_path)
+    flags = [*data_flags(tiny_root), *SMALL_RUN]
+    name = "embed_images" if where == "mining" else "write_history"
+    original, calls = getattr(fit_module, name), []
+
+    def interrupted(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == (3 if where == "mining" else 1):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        return original(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, name, interrupted)
+        assert main.main(flags) == 130
+    (folder,) = (tmp_path / "runs/default").iterdir()
+    assert main.main([*flags, "--resume", str(folder)]) == 0
+    assert_same_run(folder, trained_run)
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tiny_root, trained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [*data_flags(tiny_root), *SMALL_RUN]
+    assert main.main([*flags, "--n_epochs", "1"]) == 0
+    (folder,) = (tmp_path / "runs/default").iterdir()
+    last = folder / "last.pth"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    last.write_bytes(data)
+    assert main.main([*flags, "--resume", str(folder)]) == 0
+    assert "warning" in capsys.readouterr().err
+    assert_same_run(folder, trained_run)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:200] + b"\0" * 50 + b[250:]]
+)
+def test_every_kind_of_damage_is_seen(tmp_path, damage):
+    write_atomically(
+        tmp_path / "last.pth", {"format": "segvpr-1", "config": {}, "model": {"w": torch.randn(500)}, "training": {}}
+    )
+    load_checkpoint(tmp_path / "last.pth")
+    write_atomically(
+        tmp_path / "last.pth",
+        {"format": "segvpr-1", "config": {}, "model": {}, "training": {}},
+        tmp_path / "previous.pth",
+    )
+    (tmp_path / "last.pth").write_bytes(damage((tmp_path / "previous.pth").read_bytes()))
+    assert load_newest(tmp_path / "last.pth").path.name == "previous.pth"
+    (tmp_path / "previous.pth").unlink()
+    with pytest.raises(ValueError, match=r"last\.pth"):
+        load_newest(tmp_path / "last.pth")
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_intact(tmp_path):
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path; from utils.checkpoints import write_atomically\n"
+        "path = Path(sys.argv[1]); write_atomically(path, {'small': torch.zeros(10)})\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: write_atomically(path, {'large': torch.zeros(100_000)}, path.with_name('previous.pth'))\n"
+        "except OSError as error: print(error); sys.exit(7)"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "last.pth")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (
+        outcome.returncode == 7
+        and "cannot write this checkpoint" in outcome.stdout
+        and "File too large" in outcome.stdout
+    )
+    assert torch.load(tmp_path / "last.pth")["small"].shape == (10,)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    code = (
+        "import os, signal, time; from utils.interrupts import Interrupts\n"
+        "with Interrupts() as i:\n with i.hold():\n  print('ready', flush=True)\n  for _ in range(600): time.sleep(0.1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.poll() is None  # held
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 143
+
+
+def test_a_held_signal_takes_effect_at_the_end():
+    done = []
+    with pytest.raises(StopRequested) as stop, Interrupts() as interrupts, interrupts.hold():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("finished")
+    assert done == ["finished"] and stop.value.status == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_process_is_refused(tmp_path):
+    code = "import sys; from pathlib import Path; from utils.runs import locked\nwith locked(Path(sys.argv[1])): print('in')"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with locked(tmp_path):
+        outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert outcome.returncode and "another process" in outcome.stderr
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "in\n"
+
+
+@pytest.mark.parametrize("term", ["image", "label-free target"])
+def test_a_step_gone_wrong_never_reaches_the_weights(tiny_root, tmp_path, monkeypatch, capsys, term):
+    monkeypatch.chdir(tmp_path)
+    step, calls = fit_module.train_step, []
+
+    def poisoned(model, optimizers, images, labels, target, **keywords):
+        calls.append(1)
+        if len(calls) == 2:
+            before = {k: v.clone() for k, v in model.state_dict().items()}, optimizers.state_dict()
+            images, target = (images * torch.nan, target) if term == "image" else (images, target * torch.nan)
+            losses = step(model, optimizers, images, labels, target, **keywords)
+            assert all(torch.equal(value, before[0][key]) for key, value in model.state_dict().items())
+            after = optimizers.state_dict()
+            assert after["steps"] == before[1]["steps"] == 1
+            for part in ("network", "discriminator"):
+                for i, state in after[part]["state"].items():
+                    assert all(torch.equal(value, before[1][part]["state"][i][name]) for name, value in state.items())
+            return losses
+        return step(model, optimizers, images, labels, target, **keywords)
+
+    monkeypatch.setattr(fit_module, "train_step", poisoned)
+    assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
+    assert len(error) == 1 and "epoch 1, refresh 1, step 2" in error[0] and ".png" in error[0]
+    assert ("triplet loss" if term == "image" else "discriminator_target loss") in error[0]
+    (folder,) = (tmp_path / "runs/default").iterdir()
+    assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
+
+
+def test_loss_scaling_changes_nothing_but_survives_overflow():
+    from models import build_model
+    from tests.test_domain import BATCH
+    from utils.training import build_optimizers, train_step
+
+    batch = {
+        name: value.float() if torch.is_tensor(value) and value.is_floating_point() else value
+        for name, value in BATCH.items()
+    }
+    weights = []
+    for scale in (False, True):
+        torch.manual_seed(0)
+        model = build_model("resnet18").train()
+        optimizers = build_optimizers(model, scale_losses=scale)
+        for _ in range(2):
+            train_step(model, optimizers, **batch)
+        weights.append(model.encoder.conv1.weight.detach().clone())
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+    before = float(optimizers.loss_scale)
+    train_step(model, optimizers, **{**batch, "images": batch["images"] * torch.nan})
+    assert float(optimizers.loss_scale) == before / 2 and float(optimizers.skipped) == 0 and int(optimizers.steps) == 2
+
+
+def test_what_may_change_on_resume_and_what_may_not(caplog):
+    saved = {
+        "arguments": {"lr": 1.0, "device": "cuda", "n_epochs": 3, "seed": 0},
+        "data": {"the training gallery": "a"},
+    }
+    check_record(saved, {"arguments": {**saved["arguments"], "device": "cpu", "n_epochs": 9}, "data": saved["data"]})
+    with pytest.raises(
+        ValueError, match=r"--lr was 1\.0, is 2\.0; --seed was 0, is 1; the files of the training gallery differ"
+    ):
+        check_record(
+            saved, {"arguments": {**saved["arguments"], "lr": 2.0, "seed": 1}, "data": {"the training gallery": "b"}}
+        )
+
+
+def test_data_sets_may_move(tiny_root, trained_run, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_root, tmp_path / "moved")
+    command = [*data_flags(tmp_path / "moved"), *SMALL_RUN, "--resume", str(trained_run), "--exp_name", "elsewhere"]
+    assert main.main(command) == 0
+    assert "changed on resume: --dataset_root was" in capsys.readouterr().out
+    next((tmp_path / "moved/robotcar/rain").iterdir()).unlink()
+    assert main.main(command) == 2
+    assert "the files of the target domain differ; the files of the queries of rain differ" in capsys.readouterr().err
+
+
+def test_auto_finds_the_newest_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint("auto", "x") is None
+    for stamp in ("2026-01-01_00-00-00", "2026-01-02_00-00-00", "2026-01-03_00-00-00"):
+        (tmp_path / "runs/x" / stamp).mkdir(parents=True)
+    for stamp in ("2026-01-01_00-00-00", "2026-01-02_00-00-00"):
+        (tmp_path / "runs/x" / stamp / "last.pth").touch()
+    assert find_checkpoint("auto", "x") == Path("runs/x/2026-01-02_00-00-00/last.pth")
+
+
+def test_the_state_round_trips_through_a_checkpoint_file(tmp_path):
+    triplets = Triplets(np.arange(3), np.arange(3, 6), np.arange(6).reshape(3, 2))
+    state = RunState(
+        np.full((4, 2), -1, np.int64),
+        2,
+        1,
+        7,
+        triplets,
+        {"triplet": torch.tensor(0.1).double()},
+        9,
+        0.5,
+        1,
+        [{"epoch": 1}],
+    )
+    torch.save(state.state_dict(), tmp_path / "state.pth")
+    back = RunState.from_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
+    assert np.array_equal(back.triplets.negatives, triplets.negatives) and np.array_equal(back.hardest, state.hardest)
+    assert back.loss_sums == {"triplet": float(torch.tensor(0.1).double())} and back.history == state.history
+    assert (back.epoch, back.refresh, back.step, back.steps_summed, back.best_score) == (2, 1, 7, 9, 0.5)
