@@ -10,11 +10,13 @@ from utils.command import run_command
 from utils.compute import resolve_compute
 from utils.evaluation import evaluate_and_write, labelled_images
 from utils.logs import LOGGER, log_environment, start_logging
+from utils.parsers import eval_parser
+from utils.screening import Screening
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    args = arguments.eval_parser().parse_args(argv)
+    args = eval_parser().parse_args(argv)
     return run_command("eval.py", lambda: evaluate(args, sys.argv if argv is None else ["eval.py", *argv]))
 
 
@@ -29,11 +31,13 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     origin = "released checkpoint" if checkpoint.released else "checkpoint"
     LOGGER.info("%s %s: %s", origin, args.resume, describe_config(checkpoint.config))
     arguments.use_town_if_no_data(args)
-    sets = arguments.evaluation_sets(args)
+    screening = Screening(args.on_bad_image)
+    sets = arguments.evaluation_sets(args, screening)
     model = compute.place(checkpoint.build())
-    labelled = labelled_images(sets, args.seed)
+    labelled = labelled_images(sets, args.seed, screening)
     options = arguments.embedding_options(args, compute)
     evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
+    screening.log_summary()
 
 
 def with_scales(checkpoint: Checkpoint, scale_indexes: list[int] | None) -> Checkpoint:

@@ -3,24 +3,24 @@
 import argparse
 import sys
 
-from datasets.transforms import CROP, common_size
 from models import SegVPR, build_model
-from models.encoder import MIN_SIDE
 from utils import arguments
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import resolve_compute
 from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images, score
-from utils.fit import Fit, TrainingData, prepare_training
+from utils.fit import Fit, TrainingData
 from utils.logs import LOGGER, log_environment, start_logging
+from utils.parsers import main_parser
 from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, training_folder
+from utils.screening import Screening
 from utils.seeding import seed_torch
 from utils.training import build_optimizers
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    args = arguments.main_parser().parse_args(argv)
+    args = main_parser().parse_args(argv)
     return run_command("main.py", lambda: train(args, sys.argv if argv is None else ["main.py", *argv]))
 
 
@@ -38,15 +38,16 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         log_environment(command)
         LOGGER.info("run folder: %s; machine: %s; seed: %d", folder, compute, args.seed)
         arguments.use_town_if_no_data(args)
-        data = training_data(args)
-        sets = arguments.evaluation_sets(args, args.val_pos_dist_threshold)
+        screening = Screening(args.on_bad_image)
+        data = arguments.training_data(args, screening)
+        sets = arguments.evaluation_sets(args, screening, args.val_pos_dist_threshold)
         options = arguments.embedding_options(args, compute)
-        labelled = labelled_images(sets, args.seed)
+        labelled = labelled_images(sets, args.seed, screening)
         record = {"arguments": arguments.plain_values(args), "data": fingerprints(data, sets)}
-        continued = resumed is not None and not resumed.released
+        model = compute.place(starting_model(args, resumed))
+        continued = resumed is not None and "run" in resumed.training
         if continued:
             check_record(resumed.training["record"], record)
-        model = compute.place(starting_model(args, resumed))
         optimizers = build_optimizers(
             model,
             args.batch_size,
@@ -64,11 +65,12 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             bring_best(found, folder)
             LOGGER.info("resumed %s: %d epochs are done", resumed.path, fit.state.epoch)
         elif resumed:
-            LOGGER.info("starting at epoch 0 from the released checkpoint %s", found)
+            LOGGER.info("starting at epoch 0 from the weights of %s", found)
         best = fit.run()
         LOGGER.info("evaluating %s", best)
         load_checkpoint(best).load_into(model)
         evaluate_and_write(model, best, sets, labelled, options, folder)
+        screening.log_summary()
 
 
 def fingerprints(data: TrainingData, sets: list[EvaluationSet]) -> dict[str, str]:
@@ -81,26 +83,6 @@ def fingerprints(data: TrainingData, sets: list[EvaluationSet]) -> dict[str, str
             s.queries.fingerprint,
         )
     return lists
-
-
-def training_data(args: argparse.Namespace) -> TrainingData:
-    if not args.dataset_root:
-        raise ValueError(
-            "--dataset_root is missing: give the root of the training set, or no data set flag at all for the town"
-        )
-    root = args.dataset_root
-    galleries, queries = arguments.split_folders(root, args.train_g), arguments.split_folders(root, args.train_q)
-    gallery, query_set, kind = arguments.load_pair("--dataset_root", galleries, queries, args.kind)
-    targets = arguments.target_paths(args)
-    data = prepare_training(
-        gallery, query_set, kind, args.train_pos_dist_threshold, targets, args.DA_datasets, args.eval_scale
-    )
-    width, height = common_size([*gallery.paths, *query_set.paths])
-    if min(int(CROP * width), int(CROP * height)) < MIN_SIDE:
-        raise ValueError(
-            f"{gallery.paths[0]}: {width}x{height} px is too small to train on: 80% of each side must be at least {MIN_SIDE} px"
-        )
-    return data
 
 
 def starting_model(args: argparse.Namespace, resumed: Checkpoint | None) -> SegVPR:

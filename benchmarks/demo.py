@@ -30,6 +30,7 @@ SMALL = {
     "queries_per_epoch": "2100",
     "n_epochs": "1",
     "neg_samples": "5",
+    "lr": "0.002",
     "num_workers": "1",
 }
 FRESH = {"val_g": "town10/gallery/front_rear", "val_q": "town10/queries_rain_fresh/front_rear"}

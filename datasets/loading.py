@@ -1,6 +1,7 @@
 """Images read for embedding and segmentation, any mixture of sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.naming import label_path
+from datasets.notes import WorkerNotes
 from datasets.transforms import read_image, read_label, scale_image
 from datasets.triplets import LoadFailure
 
@@ -30,6 +32,7 @@ class ImageBatches(Dataset):
 
     def __init__(self, paths: Sequence[str], scale: float = 1.0, with_labels: bool = False) -> None:
         self.paths, self.scale, self.with_labels = tuple(paths), scale, with_labels
+        self.notes = WorkerNotes()
 
     def __getitem__(self, indexes: Sequence[int]) -> list[SizedBatch] | LoadFailure:
         try:
@@ -40,6 +43,7 @@ class ImageBatches(Dataset):
     def _read(self, indexes: Sequence[int]) -> list[SizedBatch]:
         by_size: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor | None]]] = {}
         for index in indexes:
+            self.notes.reading(self.paths[index])
             image = scale_image(read_image(self.paths[index]), self.scale)
             label = self._label(self.paths[index], image) if self.with_labels else None
             by_size.setdefault(tuple(image.shape), []).append((index, image, label))
@@ -59,3 +63,30 @@ class ImageBatches(Dataset):
                 f"{label_path(path)}: {label.shape[1]}x{label.shape[0]} px, but its image has another size"
             )
         return label
+
+
+def find_unusable(
+    paths: Sequence[str], min_side: int, with_labels: bool = False, threads: int = 8
+) -> Iterator[tuple[str, str]]:
+    """Read every image (and its label) once, in parallel; for each, its path and what is wrong with it, "" where nothing is.
+
+    Parameters
+    ----------
+    min_side : least number of pixels on either side.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        yield from zip(paths, pool.map(lambda path: _fault(path, min_side, with_labels), paths))
+
+
+def _fault(path: str, min_side: int, with_labels: bool) -> str:
+    try:
+        image = read_image(path)
+        if min(image.shape[-2:]) < min_side:
+            return (
+                f"{path}: {image.shape[2]}x{image.shape[1]} px is too small: both sides must be at least {min_side} px"
+            )
+        if with_labels:
+            ImageBatches._label(path, image)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""

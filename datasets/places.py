@@ -1,7 +1,7 @@
 """Images with positions, and which of them show the same place."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +35,51 @@ class ImageSet:
     def __repr__(self) -> str:
         return f"{self.folder}: {len(self)} images"
 
+    def digest(self) -> str:
+        """Digest of the file list relative to `folder`."""
+        return fingerprint(self.folder.split("+")[0], self.paths)
 
-def load_image_set(folders: Sequence[str | Path]) -> ImageSet:
-    """List images and read their positions from their names; errors name the folder or the file."""
+    def without(self, rejected: Container[str]) -> "ImageSet":
+        """The set less some files; ValueError where none is left."""
+        keep = np.array([path not in rejected for path in self.paths])
+        if not keep.any():
+            raise ValueError(f"{self.folder}: none of its {len(self)} images can be used")
+        rest = ImageSet(self.folder, tuple(np.array(self.paths)[keep]), self.positions[keep], self.cameras[keep])
+        return replace(rest, fingerprint=rest.digest())
+
+
+Reject = Callable[[str, str], None]
+"""Told of each file that is left out, and why."""
+
+
+def load_image_set(folders: Sequence[str | Path], reject: Reject | None = None) -> ImageSet:
+    """List images and read their positions from their names.
+
+    Parameters
+    ----------
+    reject : called for each file whose name has no position, which is then left out; by default that is an error.
+
+    Raises
+    ------
+    ValueError, OSError : a folder or a name is odd; it is named.
+    """
     listed = {str(folder): list_images(folder) for folder in folders}
-    paths = [path for found in listed.values() for path in found]
-    positions = np.array([parse_position(path) for path in paths], np.float64)
-    cameras = np.array([camera_of(path) for path in paths])
-    digest = "+".join(fingerprint(folder, found) for folder, found in listed.items())
-    return ImageSet("+".join(map(str, folders)), tuple(paths), positions, cameras, digest)
+    paths, positions = [], []
+    for folder, found in listed.items():
+        for path in found:
+            try:
+                positions.append(parse_position(path))
+                paths.append(path)
+            except ValueError as error:
+                if reject is None:
+                    raise
+                reject(path, str(error))
+        if not paths:
+            raise ValueError(f"{folder}: none of its {len(found)} images is named @UTM_east@UTM_north@...")
+    images = ImageSet(
+        "+".join(listed), tuple(paths), np.array(positions, np.float64), np.array([camera_of(p) for p in paths])
+    )
+    return replace(images, fingerprint=images.digest())
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.naming import label_path
+from datasets.notes import WorkerNotes
 from datasets.places import ImageSet, Neighbours
 from datasets.transforms import crop_and_flip, read_image, read_label, resize_image, two_sizes
 
@@ -143,12 +144,17 @@ class TrainingBatches(Dataset):
     ) -> None:
         self.gallery, self.queries = gallery.paths, queries.paths
         self.target_paths, self.target_size, self.with_labels = target_paths, target_size, with_labels
+        self.notes = WorkerNotes()
 
     def __getitem__(self, plan: StepPlan) -> StepBatch | LoadFailure:
         try:
             return self._read(plan)
         except (ValueError, OSError) as error:
             return LoadFailure(str(error))
+
+    def _read_image(self, path: str) -> Tensor:
+        self.notes.reading(path)
+        return read_image(path)
 
     def _read(self, plan: StepPlan) -> StepBatch:
         files = [self.queries[i] for i in plan.queries] + [self.gallery[i] for i in plan.positives]
@@ -157,7 +163,7 @@ class TrainingBatches(Dataset):
         triplet_of += [triplet for triplet, negatives in enumerate(plan.negatives) for _ in negatives]
         cuts, images, labels, size = {}, [], [], None
         for path, triplet in zip(files, triplet_of):
-            image = read_image(path)
+            image = self._read_image(path)
             size = _size(image) if size is None else size
             if _size(image) != size:
                 raise ValueError(two_sizes(files[0], size, path, _size(image)))
@@ -172,7 +178,11 @@ class TrainingBatches(Dataset):
                 labels.append(_cut(label, *cuts[triplet]))
         targets = [self.target_paths[i] for i in plan.targets]
         width, height = self.target_size
-        target = torch.stack([resize_image(read_image(path), (height, width)) for path in targets]) if targets else None
+        target = (
+            torch.stack([resize_image(self._read_image(path), (height, width)) for path in targets])
+            if targets
+            else None
+        )
         return StepBatch(torch.stack(images), torch.stack(labels) if labels else None, target, files + targets)
 
 

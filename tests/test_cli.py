@@ -13,8 +13,8 @@ import eval as evaluation_script
 import main
 from tests.released_files import write_released
 from tests.tiny import SMALL_RUN, data_flags
-from utils.arguments import main_parser
 from utils.checkpoints import load_checkpoint
+from utils.parsers import main_parser
 
 SETS = ["val", "rain", "snow", "sun", "night"]
 SMALL_EVAL = "--eval_scale 1 --num_workers 0 --device cpu".split()

@@ -1,311 +1,22 @@
-"""The command lines of main.py and eval.py. A parsed namespace travels no further than those two and this module."""
+"""From a parsed command line to typed values. A namespace travels no further than main.py, eval.py and this module."""
 
 import argparse
 from pathlib import Path
 
-from datasets.naming import KINDS, Kind, detect_kind, list_images
-from datasets.places import ImageSet, load_image_set
-from models import ARCHITECTURES, HEADS
-from utils.compute import PRECISIONS, Compute
+from datasets.naming import KINDS, Kind, detect_kind, label_path, list_images
+from datasets.places import ImageSet
+from datasets.transforms import CROP, common_size
+from models.encoder import MIN_SIDE
+from utils.compute import Compute
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, file_name
-from utils.fit import FitSettings
+from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.logs import LOGGER
 from utils.runs import new_run_folder
-from utils.training import DA_METHODS, LossSettings
+from utils.screening import Screening
+from utils.training import LossSettings
 
 TOWN = Path("data/town")
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, save those that are None or absent."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        hidden = action.default is None or action.default is False or action.default == argparse.SUPPRESS
-        if hidden or "default" in (action.help or ""):
-            return action.help or ""
-        return super()._get_help_string(action)
-
-
-def _parser(description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(description=description, formatter_class=_Formatter, allow_abbrev=False)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
-    return value
-
-
-def _metres(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a distance above 0 m")
-    return value
-
-
-def _scale(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 4:
-        raise argparse.ArgumentTypeError(f"{text} is not a factor above 0 and at most 4")
-    return value
-
-
-def _add_evaluation_data(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "evaluation data", "Folders; '+' separates paired lists of galleries and queries."
-    )
-    group.add_argument("--dataset_root_val", type=Path, metavar="DIR", help="root of the validation set")
-    group.add_argument(
-        "--val_g", default="town3/gallery/left_right", metavar="DIR", help="validation gallery, below the root"
-    )
-    group.add_argument(
-        "--val_q", default="town3/queries_rain/left_right", metavar="DIR", help="validation queries, below the root"
-    )
-    group.add_argument("--dataset_root_test", type=Path, metavar="DIR", help="root of the test sets")
-    group.add_argument(
-        "--test_g",
-        default="overcast+overcast+overcast+overcast",
-        metavar="DIRS",
-        help="test galleries, one per query set or one for all",
-    )
-    group.add_argument("--test_q", default="rain+snow+sun+night", metavar="DIRS", help="test query sets")
-    group.add_argument(
-        "--kind_val",
-        choices=["auto", *KINDS],
-        default="auto",
-        help="layout of the validation set; auto looks at its folders",
-    )
-    group.add_argument(
-        "--kind_test",
-        choices=["auto", *KINDS],
-        default="auto",
-        help="layout of the test sets; auto looks at their folders",
-    )
-    group.add_argument(
-        "--eval_scale",
-        type=_scale,
-        metavar="F",
-        help="factor on image sides for evaluation and mining (default: 0.5 for iddav2, 1 for utm)",
-    )
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("machine and output")
-    group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
-    group.add_argument(
-        "--precision",
-        default="auto",
-        choices=PRECISIONS,
-        help="numbers of the convolutions; auto is bf16 where it is fast, else fp32",
-    )
-    group.add_argument(
-        "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"
-    )
-    group.add_argument("--cache_batch_size", type=_positive, default=24, metavar="N", help="images per embedding batch")
-    group.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random choice")
-    group.add_argument("--exp_name", default="default", metavar="NAME", help="results go to runs/NAME/<timestamp>/")
-
-
-def main_parser() -> argparse.ArgumentParser:
-    """Command line of main.py."""
-    parser = _parser("Train SegVPR. With no data set flag it trains on the town that ships with the project.")
-    released = LossSettings()
-    fit = FitSettings()
-    group = parser.add_argument_group("network")
-    group.add_argument("--arch", default="resnet50", choices=ARCHITECTURES, help="encoder")
-    group.add_argument("--semnet", default="deeplab", choices=HEADS, help="semantic head")
-    group.add_argument("--num_classes", type=_positive, default=17, metavar="N", help="semantic classes")
-    group.add_argument(
-        "--scale_indexes",
-        type=int,
-        nargs="*",
-        default=[3, 4],
-        metavar="STAGE",
-        help="encoder stages to pool, ascending",
-    )
-    group.add_argument(
-        "--pretrain",
-        default="imagenet",
-        metavar="imagenet|none|PATH",
-        help="encoder weights: downloaded, random, or a .pth state_dict",
-    )
-    group.add_argument(
-        "--train_enc_from",
-        default="all",
-        choices=["all", "1", "2", "3", "4"],
-        help="first encoder stage that is trained",
-    )
-
-    group = parser.add_argument_group("training data")
-    group.add_argument("--dataset_root", type=Path, metavar="DIR", help="root of the training set")
-    group.add_argument(
-        "--train_g", default="town10/gallery/front_rear", metavar="DIR", help="training gallery, below the root"
-    )
-    group.add_argument(
-        "--train_q", default="town10/queries_rain/front_rear", metavar="DIR", help="training queries, below the root"
-    )
-    group.add_argument(
-        "--kind", choices=["auto", *KINDS], default="auto", help="layout of the training set; auto looks at its folders"
-    )
-    group.add_argument("--DA_datasets", metavar="DIR", help="folder of target-domain images, no positions needed")
-    group.add_argument(
-        "--target_size",
-        type=_positive,
-        nargs=2,
-        default=list(fit.target_size),
-        metavar=("W", "H"),
-        help="of target-domain images, in pixels",
-    )
-    group.add_argument(
-        "--train_pos_dist_threshold",
-        type=_metres,
-        metavar="M",
-        help="same place in training within M metres (default: 3 for iddav2, 10 for utm)",
-    )
-    _add_evaluation_data(parser)
-    parser.add_argument_group("evaluation").add_argument(
-        "--val_pos_dist_threshold",
-        type=_metres,
-        metavar="M",
-        help="same place in validation within M metres (default: 5 for iddav2, 25 for utm)",
-    )
-
-    group = parser.add_argument_group("protocol")
-    group.add_argument("--batch_size", type=_positive, default=fit.batch_size, metavar="N", help="triplets per step")
-    group.add_argument("--n_neg", type=_positive, default=fit.n_neg, metavar="N", help="negatives per triplet")
-    group.add_argument(
-        "--neg_samples",
-        type=_positive,
-        default=fit.neg_samples,
-        metavar="N",
-        help="random negatives among which the nearest are taken",
-    )
-    group.add_argument(
-        "--cache_refresh_rate",
-        type=_positive,
-        default=fit.cache_refresh_rate,
-        metavar="N",
-        help="queries between two minings",
-    )
-    group.add_argument(
-        "--queries_per_epoch",
-        type=_positive,
-        default=fit.queries_per_epoch,
-        metavar="N",
-        help="queries per epoch, a multiple of --cache_refresh_rate",
-    )
-    group.add_argument(
-        "--n_epochs",
-        type=_count,
-        default=fit.n_epochs,
-        metavar="N",
-        help="epochs; 0 saves and evaluates the network as it starts",
-    )
-    group.add_argument(
-        "--patience",
-        type=_count,
-        default=fit.patience,
-        metavar="N",
-        help="epochs in a row without a better validation recall@1 that are borne",
-    )
-    group.add_argument(
-        "--lr",
-        type=float,
-        default=2.5e-4,
-        metavar="F",
-        help="rate of encoder and attention per triplet, doubled; the head takes ten times it",
-    )
-    group.add_argument(
-        "--d_lr", type=float, default=1e-4, metavar="F", help="rate of the discriminator per triplet, doubled"
-    )
-    group.add_argument("--momentum", type=float, default=0.9, metavar="F", help="of SGD")
-    group.add_argument("--weight_decay", type=float, default=0.005, metavar="F", help="of SGD")
-    group.add_argument(
-        "--margin",
-        type=float,
-        default=released.margin,
-        metavar="F",
-        help="its square root is the margin of the triplet loss",
-    )
-    group.add_argument(
-        "--sem_loss_weight",
-        type=float,
-        default=released.sem_weight,
-        metavar="F",
-        help="weight of the semantic loss; 0 trains without labels",
-    )
-    group.add_argument(
-        "--adv_loss_weight",
-        type=float,
-        default=released.adv_weight,
-        metavar="F",
-        help="weight of the adversarial gradient, times --sem_loss_weight",
-    )
-    group.add_argument(
-        "--da_loss_weight",
-        type=float,
-        default=released.da_weight,
-        metavar="F",
-        help="weight of the discriminator's own loss",
-    )
-    group.add_argument(
-        "--da_method",
-        default=released.da_method,
-        choices=DA_METHODS,
-        help="domain adaptation: gradient reversal, alternating as released, or none",
-    )
-    _add_machine(parser)
-    group = parser.add_argument_group("saving and resuming")
-    group.add_argument(
-        "--save_every_min",
-        type=float,
-        default=0.0,
-        metavar="MIN",
-        help="minutes at least between two saves at mining refreshes; 0 saves at each",
-    )
-    group.add_argument(
-        "--resume",
-        metavar="CKPT",
-        help="a run (folder or last.pth) to go on with, auto for the newest of --exp_name, or a released file to start from",
-    )
-    return parser
-
-
-def eval_parser() -> argparse.ArgumentParser:
-    """Command line of eval.py."""
-    parser = _parser("Evaluate a SegVPR checkpoint, ours or a released one. With no data set flag it uses the town.")
-    parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="the checkpoint to evaluate")
-    _add_evaluation_data(parser)
-    group = parser.add_argument_group("evaluation")
-    group.add_argument(
-        "--threshold_m",
-        type=_metres,
-        nargs="+",
-        metavar="M",
-        help="same place within M metres, for all sets; several are scored at once (default: 5 for iddav2, 25 for utm)",
-    )
-    group.add_argument(
-        "--scale_indexes",
-        type=int,
-        nargs="+",
-        metavar="STAGE",
-        help="pooled stages of a released checkpoint, which does not say (default: 3 4)",
-    )
-    group.add_argument("--save_descriptors", action="store_true", help="write descriptors/<set>.npz")
-    _add_machine(parser)
-    parser.add_argument_group("output").add_argument(
-        "--output_dir", type=Path, metavar="DIR", help="results go here instead"
-    )
-    return parser
 
 
 def output_folder(args: argparse.Namespace) -> Path:
@@ -339,7 +50,12 @@ def split_folders(root: Path, folders: str) -> list[Path]:
 
 
 def load_pair(
-    flag: str, galleries: list[Path], queries: list[Path], kind: str, loaded: dict[tuple, ImageSet] | None = None
+    flag: str,
+    galleries: list[Path],
+    queries: list[Path],
+    kind: str,
+    screening: Screening,
+    loaded: dict[tuple, ImageSet] | None = None,
 ) -> tuple[ImageSet, ImageSet, Kind]:
     """Gallery and queries of one set and its kind, logged with the reason; errors name the flag.
 
@@ -349,7 +65,7 @@ def load_pair(
     try:
         for folders in (galleries, queries):
             if tuple(folders) not in loaded:
-                loaded[tuple(folders)] = load_image_set(folders)
+                loaded[tuple(folders)] = screening.load(folders)
     except (ValueError, OSError) as error:
         raise type(error)(f"{flag}: {error}") from error
     gallery, query_set = loaded[tuple(galleries)], loaded[tuple(queries)]
@@ -359,28 +75,80 @@ def load_pair(
     return gallery, query_set, KINDS[name]
 
 
-def evaluation_sets(args: argparse.Namespace, val_threshold_m: float | None = None) -> list[EvaluationSet]:
+def training_data(args: argparse.Namespace, screening: Screening) -> TrainingData:
+    """The training set that the flags name, checked; errors name the flag or the file."""
+    root = args.dataset_root
+    if not root:
+        raise ValueError(
+            "--dataset_root is missing: give the root of the training set, or no data set flag at all for the town"
+        )
+    galleries, queries = split_folders(root, args.train_g), split_folders(root, args.train_q)
+    gallery, query_set, kind = load_pair("--dataset_root", galleries, queries, args.kind, screening)
+    scale = args.eval_scale or kind.eval_scale
+    with_labels = args.sem_loss_weight != 0
+    min_side = max(smallest_side(CROP), smallest_side(scale))
+    gallery, query_set = (screening.usable(images, min_side, with_labels) for images in (gallery, query_set))
+    targets = target_paths(args, screening)
+    data = prepare_training(
+        gallery, query_set, kind, args.train_pos_dist_threshold, targets, args.DA_datasets, args.eval_scale
+    )
+    paths = [*gallery.paths, *query_set.paths]
+    width, height = common_size(paths)
+    if min(width, height) < min_side:
+        raise ValueError(
+            f"{paths[0]}: {width}x{height} px is too small: training crops {CROP:.0%} of each side and mining scales by "
+            f"{scale:g}, so sides must be at least {min_side} px (or give a larger --eval_scale)"
+        )
+    for path in paths if with_labels else ():
+        label_path(path)
+    return data
+
+
+def smallest_side(factor: float) -> int:
+    """Pixels that a side needs so that it is large enough for the network when it is scaled by `factor`."""
+    side = int(MIN_SIDE / factor)
+    while int(side * factor) < MIN_SIDE:
+        side += 1
+    return side
+
+
+def evaluation_sets(
+    args: argparse.Namespace, screening: Screening, val_threshold_m: float | None = None
+) -> list[EvaluationSet]:
     """The validation set (named `val`, first) and the test sets that the flags name; others are skipped with a line."""
     sets: list[EvaluationSet] = []
     thresholds = tuple(getattr(args, "threshold_m", None) or ())
     if args.dataset_root_val:
-        galleries, queries = (
-            split_folders(args.dataset_root_val, args.val_g),
-            split_folders(args.dataset_root_val, args.val_q),
-        )
-        gallery, query_set, kind = load_pair("--dataset_root_val", galleries, queries, args.kind_val)
-        own = thresholds or (val_threshold_m or kind.eval_threshold_m,)
-        sets.append(EvaluationSet("val", gallery, query_set, kind, own, args.eval_scale or kind.eval_scale))
+        galleries, queries = (split_folders(args.dataset_root_val, part) for part in (args.val_g, args.val_q))
+        pair = load_pair("--dataset_root_val", galleries, queries, args.kind_val, screening)
+        own = thresholds or (val_threshold_m or pair[2].eval_threshold_m,)
+        sets.append(_evaluation_set("val", *pair, own, args.eval_scale, screening))
     else:
         LOGGER.info("no --dataset_root_val: validation is skipped")
     if args.dataset_root_test:
-        sets += _test_sets(args, thresholds, {s.name for s in sets})
+        sets += _test_sets(args, screening, thresholds, {s.name for s in sets})
     else:
         LOGGER.info("no --dataset_root_test: test sets are skipped")
     return sets
 
 
-def _test_sets(args: argparse.Namespace, thresholds: tuple[float, ...], taken: set[str]) -> list[EvaluationSet]:
+def _evaluation_set(
+    name: str,
+    gallery: ImageSet,
+    queries: ImageSet,
+    kind: Kind,
+    thresholds: tuple[float, ...],
+    scale: float | None,
+    screening: Screening,
+) -> EvaluationSet:
+    scale = scale or kind.eval_scale
+    gallery, queries = (screening.usable(images, smallest_side(scale)) for images in (gallery, queries))
+    return EvaluationSet(name, gallery, queries, kind, thresholds, scale)
+
+
+def _test_sets(
+    args: argparse.Namespace, screening: Screening, thresholds: tuple[float, ...], taken: set[str]
+) -> list[EvaluationSet]:
     galleries, queries = args.test_g.split("+"), args.test_q.split("+")
     if len(galleries) == 1:
         galleries *= len(queries)
@@ -396,9 +164,8 @@ def _test_sets(args: argparse.Namespace, thresholds: tuple[float, ...], taken: s
         if file_name(name) in taken:
             raise ValueError(f"--test_q: {q} stands twice with the gallery {g}")
         taken.add(file_name(name))
-        gallery, query_set, kind = load_pair("--dataset_root_test", [root / g], [root / q], args.kind_test, loaded)
-        own = thresholds or (kind.eval_threshold_m,)
-        sets.append(EvaluationSet(name, gallery, query_set, kind, own, args.eval_scale or kind.eval_scale))
+        pair = load_pair("--dataset_root_test", [root / g], [root / q], args.kind_test, screening, loaded)
+        sets.append(_evaluation_set(name, *pair, thresholds or (pair[2].eval_threshold_m,), args.eval_scale, screening))
     return sets
 
 
@@ -436,8 +203,8 @@ def plain_values(args: argparse.Namespace) -> dict:
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
 
 
-def target_paths(args: argparse.Namespace) -> tuple[str, ...]:
-    """Images of the target domain; ValueError where the method needs them and none are named."""
+def target_paths(args: argparse.Namespace, screening: Screening) -> tuple[str, ...]:
+    """Images of the target domain; ValueError where the method needs them and there are too few."""
     if args.da_method == "none":
         return ()
     if not args.DA_datasets:
@@ -445,8 +212,16 @@ def target_paths(args: argparse.Namespace) -> tuple[str, ...]:
             f"--da_method {args.da_method} needs target-domain images: give --DA_datasets DIR, or --da_method none"
         )
     try:
-        paths = tuple(list_images(args.DA_datasets))
+        paths = screening.usable_paths(list_images(args.DA_datasets))
     except (ValueError, OSError) as error:
         raise type(error)(f"--DA_datasets: {error}") from error
+    per_step = args.batch_size * (2 + args.n_neg)
+    if len(paths) < per_step:
+        raise ValueError(
+            f"--DA_datasets: {args.DA_datasets} has {len(paths)} images, but a step takes {per_step}: add images, or lower "
+            "--batch_size or --n_neg"
+        )
+    if min(args.target_size) < MIN_SIDE:
+        raise ValueError(f"--target_size: both sides must be at least {MIN_SIDE} px")
     LOGGER.info("--DA_datasets: %s: %d images", args.DA_datasets, len(paths))
     return paths

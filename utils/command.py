@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from utils.fit import NotFinite
+from utils.failures import RunFailed
 from utils.interrupts import StopRequested
 from utils.logs import LOGGER, stop_logging
 
@@ -21,7 +21,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         LOGGER.debug("failed: %s", line, exc_info=True)
         print(f"{name}: error: {line}", file=sys.stderr)
         return USER_ERROR
-    except NotFinite as error:
+    except RunFailed as error:
         LOGGER.debug("failed: %s", error)
         print(f"{name}: error: {error}", file=sys.stderr)
         return RUN_FAILED

@@ -1,5 +1,6 @@
 """Images on disk -> descriptors."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -8,9 +9,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from datasets.loading import ImageBatches, SizedBatch
+from datasets.notes import WorkerNotes
 from datasets.triplets import LoadFailure
 from models.segvpr import SegVPR
 from utils.compute import Compute
+from utils.failures import RunFailed
 from utils.interrupts import ignore_in_worker
 from utils.logs import progress_bar
 
@@ -40,14 +43,30 @@ def iterate_batches(dataset: ImageBatches, batch_size: int, num_workers: int, de
     batches = iter(loader)
     with progress_bar(total=len(dataset.paths), desc=description, unit="image") as bar:
         for _ in chunks:
-            for batch in next_batch(batches):
+            for batch in next_batch(batches, dataset.notes):
                 yield batch
                 bar.update(len(batch.indexes))
 
 
-def next_batch(batches: Iterator):
-    """The loader's next item; ValueError where a file of it could not be read."""
-    batch = next(batches)
+def next_batch(batches: Iterator, notes: WorkerNotes):
+    """The loader's next item.
+
+    Raises
+    ------
+    ValueError : a file of it could not be read.
+    RunFailed : the worker that was to read it died; the file it was on is named.
+    """
+    try:
+        batch = next(batches)
+    except RuntimeError as error:
+        died = re.search(r"DataLoader worker \(pid(?:\(s\))? (\d+)", str(error))
+        if died is None:
+            raise
+        file = notes.file_of(int(died[1])) or "its first file"
+        reason = " ".join(str(error).split())
+        raise RunFailed(
+            f"a process that reads images died on {file} (out of memory? try a lower --num_workers): {reason}"
+        ) from error
     if isinstance(batch, LoadFailure):
         raise ValueError(batch.message)
     return batch

@@ -14,11 +14,13 @@ from datasets.loading import ImageBatches
 from datasets.naming import CLASS_NAMES, Kind, label_folder
 from datasets.places import ImageSet, correct_matches
 from datasets.transforms import image_size
+from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.embedding import EmbeddingOptions, embed_images, iterate_batches
 from utils.logs import LOGGER
 from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
 from utils.retrieval import search
+from utils.screening import Screening
 from utils.seeding import generator
 
 TOP_K = max(RECALL_AT)
@@ -110,11 +112,12 @@ def semantic_subset(images: ImageSet, rng: np.random.Generator, count: int = SEG
     return tuple(labelled[i] for i in np.sort(rng.choice(len(labelled), count, replace=False)))
 
 
-def labelled_images(sets: Sequence[EvaluationSet], seed: int) -> tuple[str, ...]:
+def labelled_images(sets: Sequence[EvaluationSet], seed: int, screening: Screening) -> tuple[str, ...]:
     """The validation gallery's images on which mIoU is measured, drawn once per run; none without a validation set."""
     if not sets or sets[0].name != "val":
         return ()
     labelled = semantic_subset(sets[0].gallery, generator(seed, "semantic validation"))
+    labelled = screening.usable_paths(labelled, MIN_SIDE, with_labels=True)
     if not labelled:
         LOGGER.info("the validation gallery has no labels: mIoU is skipped")
     return labelled

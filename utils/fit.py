@@ -15,6 +15,7 @@ from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets, mi
 from models.segvpr import SegVPR
 from utils.checkpoints import save_checkpoint
 from utils.embedding import EmbeddingOptions, embed_images, next_batch
+from utils.failures import RunFailed
 from utils.history import write_history
 from utils.interrupts import Interrupts, StopRequested, ignore_in_worker
 from utils.logs import LOGGER, progress_bar
@@ -172,10 +173,6 @@ Evaluate = Callable[[SegVPR], tuple[float | None, dict[str, float]]]
 figures for the history."""
 
 
-class NotFinite(RuntimeError):
-    """A loss or gradient stopped being a number; the weights are still those from before."""
-
-
 class Fit:
     """One training run. `run` trains to the end; `state` and `optimizers` are what a checkpoint keeps of it.
 
@@ -202,7 +199,7 @@ class Fit:
         dataset = TrainingBatches(
             data.gallery, data.queries, data.target_paths, settings.target_size, settings.losses.sem_weight != 0
         )
-        self._sampler = _PlanSampler()
+        self._sampler, self._notes = _PlanSampler(), dataset.notes
         self._loader = DataLoader(
             dataset,
             batch_size=None,
@@ -332,7 +329,7 @@ class Fit:
         pending: list[tuple[int, list[str], dict[str, torch.Tensor]]] = []
         with progress_bar(total=len(plans), initial=state.step, desc=label, unit="step") as bar:
             for plan in self._sampler.plans:
-                batch = next_batch(batches)
+                batch = next_batch(batches, self._notes)
                 with self.interrupts.hold():
                     losses = self._step(plan, batch)
                     pending.append((state.step, batch.files, losses))
@@ -405,7 +402,7 @@ def check_losses(state: RunState, pending: list[tuple[int, list[str], dict[str, 
 
     Raises
     ------
-    NotFinite : a loss or an update was not finite; the first such step, the loss and the files are named.
+    RunFailed : a loss or an update was not finite; the first such step, the loss and the files are named.
     """
     if not pending:
         return {}
@@ -415,7 +412,7 @@ def check_losses(state: RunState, pending: list[tuple[int, list[str], dict[str, 
         if not row.isfinite().all():
             odd = names[int((~row.isfinite()).nonzero()[0])]
             what = "a gradient" if odd == "update" else f"the {odd} loss"
-            raise NotFinite(
+            raise RunFailed(
                 f"{what} is not finite at epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {step + 1} (its update "
                 f"was left out, last.pth is from before; a lower --lr, or --precision fp32, may help); files: {', '.join(files)}"
             )

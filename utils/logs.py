@@ -18,7 +18,8 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         prefix = "warning: " if record.levelno == logging.WARNING else ""
-        tqdm.write(prefix + record.getMessage(), file=file)
+        line = (prefix + record.getMessage()).encode(file.encoding or "utf-8", "backslashreplace")
+        tqdm.write(line.decode(file.encoding or "utf-8"), file=file)
 
 
 def start_logging(log_file: Path | None = None) -> None:

@@ -1,0 +1,5 @@
+"""Ends of a run that are nobody's bad input."""
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on, and says why in one line; the command ends with status 1."""

@@ -1,0 +1,308 @@
+"""The command lines of main.py and eval.py: flags, defaults and units."""
+
+import argparse
+from pathlib import Path
+
+from datasets.naming import KINDS
+from models import ARCHITECTURES, HEADS
+from utils.compute import PRECISIONS
+from utils.fit import FitSettings
+from utils.screening import ON_BAD_IMAGE
+from utils.training import DA_METHODS, LossSettings
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, save those that are None or absent."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        hidden = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        if hidden or "default" in (action.help or ""):
+            return action.help or ""
+        return super()._get_help_string(action)
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=description, formatter_class=_Formatter, allow_abbrev=False)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return value
+
+
+def _metres(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a distance above 0 m")
+    return value
+
+
+def _scale(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 4:
+        raise argparse.ArgumentTypeError(f"{text} is not a factor above 0 and at most 4")
+    return value
+
+
+def _add_evaluation_data(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "evaluation data", "Folders; '+' separates paired lists of galleries and queries."
+    )
+    group.add_argument("--dataset_root_val", type=Path, metavar="DIR", help="root of the validation set")
+    group.add_argument(
+        "--val_g", default="town3/gallery/left_right", metavar="DIR", help="validation gallery, below the root"
+    )
+    group.add_argument(
+        "--val_q", default="town3/queries_rain/left_right", metavar="DIR", help="validation queries, below the root"
+    )
+    group.add_argument("--dataset_root_test", type=Path, metavar="DIR", help="root of the test sets")
+    group.add_argument(
+        "--test_g",
+        default="overcast+overcast+overcast+overcast",
+        metavar="DIRS",
+        help="test galleries, one per query set or one for all",
+    )
+    group.add_argument("--test_q", default="rain+snow+sun+night", metavar="DIRS", help="test query sets")
+    group.add_argument(
+        "--kind_val",
+        choices=["auto", *KINDS],
+        default="auto",
+        help="layout of the validation set; auto looks at its folders",
+    )
+    group.add_argument(
+        "--kind_test",
+        choices=["auto", *KINDS],
+        default="auto",
+        help="layout of the test sets; auto looks at their folders",
+    )
+    group.add_argument(
+        "--eval_scale",
+        type=_scale,
+        metavar="F",
+        help="factor on image sides for evaluation and mining (default: 0.5 for iddav2, 1 for utm)",
+    )
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine and output")
+    group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
+    group.add_argument(
+        "--precision",
+        default="auto",
+        choices=PRECISIONS,
+        help="numbers of the convolutions; auto is bf16 where it is fast, else fp32",
+    )
+    group.add_argument(
+        "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"
+    )
+    group.add_argument("--cache_batch_size", type=_positive, default=24, metavar="N", help="images per embedding batch")
+    group.add_argument(
+        "--on_bad_image",
+        default="error",
+        choices=ON_BAD_IMAGE,
+        help="images that cannot be used end the run, or are left out",
+    )
+    group.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random choice")
+    group.add_argument("--exp_name", default="default", metavar="NAME", help="results go to runs/NAME/<timestamp>/")
+
+
+def main_parser() -> argparse.ArgumentParser:
+    """Command line of main.py."""
+    parser = _parser("Train SegVPR. With no data set flag it trains on the town that ships with the project.")
+    released = LossSettings()
+    fit = FitSettings()
+    group = parser.add_argument_group("network")
+    group.add_argument("--arch", default="resnet50", choices=ARCHITECTURES, help="encoder")
+    group.add_argument("--semnet", default="deeplab", choices=HEADS, help="semantic head")
+    group.add_argument("--num_classes", type=_positive, default=17, metavar="N", help="semantic classes")
+    group.add_argument(
+        "--scale_indexes",
+        type=int,
+        nargs="*",
+        default=[3, 4],
+        metavar="STAGE",
+        help="encoder stages to pool, ascending",
+    )
+    group.add_argument(
+        "--pretrain",
+        default="imagenet",
+        metavar="imagenet|none|PATH",
+        help="encoder weights: downloaded, random, or a .pth state_dict",
+    )
+    group.add_argument(
+        "--train_enc_from",
+        default="all",
+        choices=["all", "1", "2", "3", "4"],
+        help="first encoder stage that is trained",
+    )
+
+    group = parser.add_argument_group("training data")
+    group.add_argument("--dataset_root", type=Path, metavar="DIR", help="root of the training set")
+    group.add_argument(
+        "--train_g", default="town10/gallery/front_rear", metavar="DIR", help="training gallery, below the root"
+    )
+    group.add_argument(
+        "--train_q", default="town10/queries_rain/front_rear", metavar="DIR", help="training queries, below the root"
+    )
+    group.add_argument(
+        "--kind", choices=["auto", *KINDS], default="auto", help="layout of the training set; auto looks at its folders"
+    )
+    group.add_argument("--DA_datasets", metavar="DIR", help="folder of target-domain images, no positions needed")
+    group.add_argument(
+        "--target_size",
+        type=_positive,
+        nargs=2,
+        default=list(fit.target_size),
+        metavar=("W", "H"),
+        help="of target-domain images, in pixels",
+    )
+    group.add_argument(
+        "--train_pos_dist_threshold",
+        type=_metres,
+        metavar="M",
+        help="same place in training within M metres (default: 3 for iddav2, 10 for utm)",
+    )
+    _add_evaluation_data(parser)
+    parser.add_argument_group("evaluation").add_argument(
+        "--val_pos_dist_threshold",
+        type=_metres,
+        metavar="M",
+        help="same place in validation within M metres (default: 5 for iddav2, 25 for utm)",
+    )
+
+    group = parser.add_argument_group("protocol")
+    group.add_argument("--batch_size", type=_positive, default=fit.batch_size, metavar="N", help="triplets per step")
+    group.add_argument("--n_neg", type=_positive, default=fit.n_neg, metavar="N", help="negatives per triplet")
+    group.add_argument(
+        "--neg_samples",
+        type=_positive,
+        default=fit.neg_samples,
+        metavar="N",
+        help="random negatives among which the nearest are taken",
+    )
+    group.add_argument(
+        "--cache_refresh_rate",
+        type=_positive,
+        default=fit.cache_refresh_rate,
+        metavar="N",
+        help="queries between two minings",
+    )
+    group.add_argument(
+        "--queries_per_epoch",
+        type=_positive,
+        default=fit.queries_per_epoch,
+        metavar="N",
+        help="queries per epoch, a multiple of --cache_refresh_rate",
+    )
+    group.add_argument(
+        "--n_epochs",
+        type=_count,
+        default=fit.n_epochs,
+        metavar="N",
+        help="epochs; 0 saves and evaluates the network as it starts",
+    )
+    group.add_argument(
+        "--patience",
+        type=_count,
+        default=fit.patience,
+        metavar="N",
+        help="epochs in a row without a better validation recall@1 that are borne",
+    )
+    group.add_argument(
+        "--lr",
+        type=float,
+        default=2.5e-4,
+        metavar="F",
+        help="rate of encoder and attention per triplet, doubled; the head takes ten times it",
+    )
+    group.add_argument(
+        "--d_lr", type=float, default=1e-4, metavar="F", help="rate of the discriminator per triplet, doubled"
+    )
+    group.add_argument("--momentum", type=float, default=0.9, metavar="F", help="of SGD")
+    group.add_argument("--weight_decay", type=float, default=0.005, metavar="F", help="of SGD")
+    group.add_argument(
+        "--margin",
+        type=float,
+        default=released.margin,
+        metavar="F",
+        help="its square root is the margin of the triplet loss",
+    )
+    group.add_argument(
+        "--sem_loss_weight",
+        type=float,
+        default=released.sem_weight,
+        metavar="F",
+        help="weight of the semantic loss; 0 trains without labels",
+    )
+    group.add_argument(
+        "--adv_loss_weight",
+        type=float,
+        default=released.adv_weight,
+        metavar="F",
+        help="weight of the adversarial gradient, times --sem_loss_weight",
+    )
+    group.add_argument(
+        "--da_loss_weight",
+        type=float,
+        default=released.da_weight,
+        metavar="F",
+        help="weight of the discriminator's own loss",
+    )
+    group.add_argument(
+        "--da_method",
+        default=released.da_method,
+        choices=DA_METHODS,
+        help="domain adaptation: gradient reversal, alternating as released, or none",
+    )
+    _add_machine(parser)
+    group = parser.add_argument_group("saving and resuming")
+    group.add_argument(
+        "--save_every_min",
+        type=float,
+        default=0.0,
+        metavar="MIN",
+        help="minutes at least between two saves at mining refreshes; 0 saves at each",
+    )
+    group.add_argument(
+        "--resume",
+        metavar="CKPT",
+        help="a run (folder or last.pth) to go on with, auto for the newest of --exp_name, or a released file to start from",
+    )
+    return parser
+
+
+def eval_parser() -> argparse.ArgumentParser:
+    """Command line of eval.py."""
+    parser = _parser("Evaluate a SegVPR checkpoint, ours or a released one. With no data set flag it uses the town.")
+    parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="the checkpoint to evaluate")
+    _add_evaluation_data(parser)
+    group = parser.add_argument_group("evaluation")
+    group.add_argument(
+        "--threshold_m",
+        type=_metres,
+        nargs="+",
+        metavar="M",
+        help="same place within M metres, for all sets; several are scored at once (default: 5 for iddav2, 25 for utm)",
+    )
+    group.add_argument(
+        "--scale_indexes",
+        type=int,
+        nargs="+",
+        metavar="STAGE",
+        help="pooled stages of a released checkpoint, which does not say (default: 3 4)",
+    )
+    group.add_argument("--save_descriptors", action="store_true", help="write descriptors/<set>.npz")
+    _add_machine(parser)
+    parser.add_argument_group("output").add_argument(
+        "--output_dir", type=Path, metavar="DIR", help="results go here instead"
+    )
+    return parser
