@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import eval as evaluation_script
 import main
 from tests.released_files import write_released
-from tests.tiny import SMALL_RUN, data_flags
+from tests.tiny import SMALL_RUN, data_flags, write_pass
 from utils.checkpoints import load_checkpoint
 from utils.parsers import main_parser
 
@@ -109,6 +109,24 @@ def test_several_thresholds_are_scored_at_once(trained_run, tiny_root, tmp_path)
     assert [(s["name"], s["threshold_m"]) for s in sets] == [(name, m) for name in SETS for m in (1, 30)]
     rain = {s["threshold_m"]: s["recall"]["20"] for s in sets if s["name"] == "rain"}
     assert rain[1] == 0 and rain[30] == 1  # the pass lies 2 m beside the gallery
+
+
+def test_any_folder_of_images_of_mixed_sizes_can_be_evaluated(trained_run, tmp_path):
+    for i, (suffix, size) in enumerate([(".png", (136, 128)), (".JPG", (128, 136)), (".jpeg", (200, 100))]):
+        write_pass(tmp_path / "all" / str(i), 3, i, origin=(277000.0, 110000.0 + 200 * i), suffix=suffix, size=size)
+    command = [
+        "--resume",
+        str(trained_run / "last.pth"),
+        "--dataset_root_test",
+        str(tmp_path),
+        "--test_g",
+        "all",
+        "--test_q",
+        "all",
+    ]
+    assert evaluation_script.main([*command, *SMALL_EVAL, "--output_dir", str(tmp_path / "out")]) == 0
+    (found,) = json.loads((tmp_path / "out/results.json").read_text())["sets"]
+    assert found["num_gallery"] == 9 and found["recall"]["1"] == 1  # each image finds itself
 
 
 def test_a_released_checkpoint_needs_no_flags(tiny_root, tmp_path, capsys):

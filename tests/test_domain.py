@@ -1,5 +1,7 @@
 """Gradient reversal and the adversarial gradients, in float64 against their formulas."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from models import build_model
 from models.domain import Discriminator, GradientReversal, reverse_gradient
 from tests.golden_model import labels, pictures
 from utils.losses import class_probabilities, discriminator_losses, domain_bce, semantic_loss, triplet_loss
-from utils.training import LossSettings, backward_losses
+from utils.training import LossSettings, backward_losses, build_optimizers, train_step
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -106,6 +108,19 @@ def test_without_semantics_the_head_does_no_work(small_model):
     hook.remove()
     assert losses.keys() == {"triplet"} and not calls
     assert all(p.grad is None for p in small_model.head.parameters())
+
+
+@pytest.mark.parametrize("negatives, accepted", [(1, True), (2, True), (3, False), (0, False)])
+def test_negatives_are_counted_per_triplet_or_in_all(negatives, accepted):
+    model = build_model("resnet18")
+    images = pictures("count", 6, 97, 97)
+    call = partial(train_step, model, build_optimizers(model), images, None, num_queries=2, num_negatives=negatives)
+    settings = LossSettings(sem_weight=0, da_method="none")
+    if accepted:
+        assert call(settings=settings).keys() == {"triplet"}
+    else:
+        with pytest.raises(ValueError, match="6 source images"):
+            call(settings=settings)
 
 
 def test_a_reversal_without_weight_is_refused():

@@ -130,7 +130,7 @@ def prepare_training(
     lonely = np.flatnonzero(positives.counts == 0)
     if len(lonely):
         camera = " of the same camera" if kind.same_camera else ""
-        files = ", ".join(queries.paths[i] for i in lonely[:5]) + (", ..." if len(lonely) > 5 else "")
+        files = ", ".join(queries.paths[i] for i in lonely[:20]) + (", ..." if len(lonely) > 20 else "")
         raise ValueError(
             f"{len(lonely)} of {len(queries)} training queries have no gallery image{camera} within {threshold_m:g} m "
             f"(move them away, or raise --train_pos_dist_threshold): {files}"

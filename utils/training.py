@@ -263,7 +263,8 @@ def train_step(
     labels : the source images' class maps (same number, H, W), any integer type, 255 ignored; unused when `sem_weight`
         is 0.
     target_images : (T, 3, H', W') target-domain images; unused with `da_method="none"`.
-    num_queries, num_negatives : triplets in the batch and negatives per query.
+    num_queries, num_negatives : triplets in the batch, and negatives per triplet. Their number in the whole batch is
+        understood too: the number of images tells the two apart.
     settings : loss weights and domain adaptation; default the released weights with gradient reversal.
     compute : precision of the convolutions; default that of the model.
 
@@ -273,17 +274,17 @@ def train_step(
     `discriminator_source`, `discriminator_target` (each half a BCE).
     """
     settings = settings or LossSettings()
-    expected = num_queries * (2 + num_negatives)
-    if len(images) != expected:
+    per_query = (len(images) - 2 * num_queries) / num_queries
+    if per_query < 1 or num_negatives not in (per_query, per_query * num_queries):
         raise ValueError(
-            f"{len(images)} source images, but {num_queries} queries with {num_negatives} negatives make {expected}"
+            f"{len(images)} source images are not {num_queries} triplets with {num_negatives} negatives each"
         )
     optimizers.zero_grad()
     statistics = list(model.buffers())
     before = [buffer.clone() for buffer in statistics]
     scale = 1.0 if optimizers.loss_scale is None else optimizers.loss_scale
     with compute.autocast():
-        losses = backward_losses(model, images, labels, target_images, num_queries, num_negatives, settings, scale)
+        losses = backward_losses(model, images, labels, target_images, num_queries, int(per_query), settings, scale)
     skip = ~all_finite([*losses.values(), *torch._foreach_norm(optimizers.gradients())])
     for buffer, old in zip(statistics, before):
         buffer.copy_(torch.where(skip, old, buffer))
