@@ -32,6 +32,7 @@ SMALL = {
     "neg_samples": "5",
     "lr": "0.002",
     "num_workers": "1",
+    "precision": "auto",
 }
 FRESH = {"val_g": "town10/gallery/front_rear", "val_q": "town10/queries_rain_fresh/front_rear"}
 FRESH_NAME = "town10, fresh rain pass"

@@ -97,9 +97,9 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
     group.add_argument(
         "--precision",
-        default="auto",
+        default="fp32",
         choices=PRECISIONS,
-        help="numbers of the convolutions; auto is bf16 where it is fast, else fp32",
+        help="numbers of the convolutions; auto is bf16 where the hardware is fast at it, else fp32",
     )
     group.add_argument(
         "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"

@@ -1,0 +1,92 @@
+"""Every command of the README, run on tiny data (set-up and the demo: their flags are read)."""
+
+import importlib
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import eval as evaluation_script
+import main
+from tests.test_robotcar import write_traversal
+from tests.tiny import SMALL_RUN
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SMALL = {
+    "main.py": SMALL_RUN,
+    "eval.py": ["--eval_scale", "1", "--num_workers", "0", "--device", "cpu"],
+    "datasets.town": ["--size", "112", "100", "--places", "4", "--workers", "1"],
+    "datasets.check": ["--workers", "1"],
+    "datasets.robotcar": ["--workers", "1"],
+    "datasets.convert": ["--workers", "1"],
+}
+
+
+def commands() -> list[str]:
+    """All `python3 ...` commands of code blocks and inline code, continued lines joined."""
+    joined = README.replace("\\\n", " ")
+    found = re.findall(r"^python3 .*$", joined, re.MULTILINE) + re.findall(r"`(python3 [^`]*)`", joined)
+    return [" ".join(command.split("  #")[0].split()) for command in dict.fromkeys(found)]
+
+
+@pytest.fixture
+def places(tiny_root, trained_run, tmp_path, monkeypatch) -> dict[str, str]:
+    """What the README's placeholders stand for, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_root / "idda/town3/gallery", "photos")
+    write_traversal(tmp_path / "raw", frames=20)
+    return {
+        "<IDDAv2>": str(tiny_root / "idda"),
+        "<RobotCar images>": str(tiny_root / "robotcar"),
+        "<RobotCar>": str(tiny_root / "robotcar"),
+        "<checkpoint>": str(trained_run / "best.pth"),
+        "--traversal DIR": "--traversal raw",
+        "--images DIR": "--images photos",
+        "--out DIR": "--out converted",
+        "check ROOT": f"check {tiny_root / 'robotcar'}",
+        "--out ROOT": "--out robotcar",
+        "--gallery DIR": f"--gallery {tiny_root / 'robotcar/overcast'}",
+        "--localize PHOTO": f"--localize {tiny_root / 'robotcar/rain'}",
+    }
+
+
+def run(command: str) -> int:
+    words = shlex.split(command)[1:]
+    name = words[1] if words[0] == "-m" else words[0]
+    flags = words[2:] if words[0] == "-m" else words[1:]
+    if name == "benchmarks.demo":
+        with pytest.raises(SystemExit) as stop:
+            importlib.import_module(name).main([*flags, "--help"])
+        return stop.value.code
+    if "--help" in flags:
+        with pytest.raises(SystemExit) as stop:
+            {"main.py": main, "eval.py": evaluation_script}[name].main(flags)
+        return stop.value.code
+    script = {"main.py": main, "eval.py": evaluation_script}.get(name) or importlib.import_module(name)
+    return script.main([*flags, *SMALL.get(name, [])])
+
+
+def test_every_command_runs(places):
+    listed = commands()
+    assert len(listed) >= 8
+    training = next(command for command in listed if command.startswith("python3 main.py --exp_name"))
+    for command in listed:
+        command = command.replace("python3 main.py ...", training)
+        for placeholder, value in places.items():
+            command = command.replace(placeholder, value)
+        assert "<" not in command and "..." not in command, command
+        assert run(command) == 0, command
+
+
+def test_make_targets_exist():
+    rules = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert target == "downloads" or re.search(rf"^{target}:", rules, re.MULTILINE), target
+
+
+def test_every_linked_file_exists():
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        assert (ROOT / link).exists(), link
