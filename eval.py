@@ -1,14 +1,17 @@
-"""Evaluate a SegVPR checkpoint: recall@N and mIoU. `python3 eval.py --help` lists the flags."""
+"""Evaluate a SegVPR checkpoint: recall@N and mIoU; or localise photos in a gallery. `python3 eval.py --help` lists the flags."""
 
 import argparse
 import sys
 from dataclasses import replace
 
+from datasets.naming import detect_kind
+from datasets.positions import located_image_set
 from utils import arguments
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import resolve_compute
 from utils.evaluation import evaluate_and_write, labelled_images
+from utils.localize import format_localisations, localize, photo_paths, to_json
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import eval_parser
 from utils.screening import Screening
@@ -17,6 +20,8 @@ from utils.screening import Screening
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = eval_parser().parse_args(argv)
+    if args.localize or args.gallery or args.positions or args.json:
+        return run_command("eval.py", lambda: localize_photos(args))
     return run_command("eval.py", lambda: evaluate(args, sys.argv if argv is None else ["eval.py", *argv]))
 
 
@@ -38,6 +43,27 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     options = arguments.embedding_options(args, compute)
     evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
     screening.log_summary()
+
+
+def localize_photos(args: argparse.Namespace) -> None:
+    """Look up photos in a gallery and print what was found."""
+    if not (args.localize and args.gallery):
+        raise ValueError("--localize PHOTO and --gallery DIR go together")
+    if not args.json:
+        start_logging()
+    compute = resolve_compute(args.device, args.precision)
+    checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
+    photos = photo_paths(args.localize)
+    gallery = located_image_set(args.gallery, args.positions)
+    scale = args.eval_scale or detect_kind(list(gallery.paths))[0].eval_scale
+    LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
+    options = arguments.embedding_options(args, compute)
+    model = compute.place(checkpoint.build())
+    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store)
+    if args.json:
+        print(to_json(found))
+    else:
+        LOGGER.info("%s", format_localisations(found))
 
 
 def with_scales(checkpoint: Checkpoint, scale_indexes: list[int] | None) -> Checkpoint:

@@ -17,6 +17,9 @@ from utils.screening import Screening
 from utils.seeding import seed_torch
 from utils.training import build_optimizers
 
+PICTURED = 3
+"""Images whose attention and classes TensorBoard shows after every epoch."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
@@ -58,7 +61,15 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             scale_losses=args.precision == "fp16",
         )
         fit = Fit(
-            model, optimizers, data, settings, options, folder, lambda m: score(m, sets, labelled, options), record
+            model,
+            optimizers,
+            data,
+            settings,
+            options,
+            folder,
+            lambda m: score(m, sets, labelled, options),
+            record,
+            pictured=(labelled or data.queries.paths)[:PICTURED],
         )
         if continued:
             fit.load_state_dict(resumed.training)

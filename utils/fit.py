@@ -1,7 +1,8 @@
 """The training run: mining, steps, evaluation after each epoch, checkpoints."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets, mi
 from models.segvpr import SegVPR
 from utils.checkpoints import save_checkpoint
 from utils.embedding import EmbeddingOptions, embed_images, next_batch
+from utils.events import EventWriter, attention_pictures
 from utils.failures import RunFailed
 from utils.history import write_history
 from utils.interrupts import Interrupts, StopRequested, ignore_in_worker
@@ -190,9 +192,11 @@ class Fit:
         folder: Path,
         evaluate: Evaluate,
         record: dict | None = None,
+        pictured: Sequence[str] = (),
     ) -> None:
         self.model, self.optimizers, self.data, self.settings, self.options = model, optimizers, data, settings, options
         self.folder, self.evaluate, self.record = folder, evaluate, record or {}
+        self.pictured = tuple(pictured)
         self.compute = options.compute
         self.state = RunState(np.full((len(data.queries), settings.n_neg), -1, np.int64))
         self.interrupts = Interrupts()
@@ -256,13 +260,16 @@ class Fit:
         A signal saves the run where it stands and raises `StopRequested`.
         """
         settings, state = self.settings, self.state
-        with self.interrupts:
+        events = EventWriter(self.folder, state.epoch + 1)
+        with self.interrupts, closing(events):
             try:
                 if not (self.folder / LAST).exists():
                     self.save()
+                if state.history:
+                    write_history(self.folder / "history.csv", state.history)
                 while state.epoch < settings.n_epochs and state.epochs_without_gain <= settings.patience:
                     self._train_epoch()
-                    self._finish_epoch()
+                    self._finish_epoch(events)
             except StopRequested as stop:
                 path = self.save()
                 where = f"epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {state.step}"
@@ -284,7 +291,7 @@ class Fit:
             with self.interrupts.hold():
                 state.refresh, state.step, state.triplets = state.refresh + 1, 0, None
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, events: EventWriter) -> None:
         state = self.state
         score, figures = self.evaluate(self.model)
         losses = {f"loss_{name}": float(total) / state.steps_summed for name, total in state.loss_sums.items()}
@@ -299,6 +306,10 @@ class Fit:
                 self.save(BEST)  # first: a run killed between the two repeats this epoch's evaluation
             self.save()
             write_history(self.folder / "history.csv", state.history)
+        events.scalars(state.epoch, {**losses, **rates, **figures})
+        if events.active:
+            for name, picture in attention_pictures(self.model, self.pictured, self.data.scale, self.options):
+                events.images(state.epoch, name, picture)
         brief = {name: value for name, value in {**losses, **figures}.items() if "@" not in name or name.endswith("@1")}
         shown = ", ".join(f"{name} {value:.4g}" for name, value in brief.items())
         best = " (best so far)" if improved else ""

@@ -301,6 +301,22 @@ def eval_parser() -> argparse.ArgumentParser:
         help="pooled stages of a released checkpoint, which does not say (default: 3 4)",
     )
     group.add_argument("--save_descriptors", action="store_true", help="write descriptors/<set>.npz")
+    group = parser.add_argument_group(
+        "own photos", "Instead of evaluating: where were these photos taken? Only the gallery needs positions."
+    )
+    group.add_argument("--localize", type=Path, metavar="PHOTO", help="a photo, or a folder of photos, to look up")
+    group.add_argument("--gallery", type=Path, metavar="DIR", help="folder of images to look them up in")
+    group.add_argument(
+        "--positions",
+        type=Path,
+        metavar="CSV",
+        help="the gallery's positions, path,latitude,longitude or path,easting,northing (default: from names or EXIF)",
+    )
+    group.add_argument("--top", type=_positive, default=5, metavar="N", help="matches per photo")
+    group.add_argument(
+        "--store", type=Path, metavar="DIR", help="keep the gallery's descriptors here (default: beside CKPT)"
+    )
+    group.add_argument("--json", action="store_true", help="print JSON and nothing else")
     _add_machine(parser)
     parser.add_argument_group("output").add_argument(
         "--output_dir", type=Path, metavar="DIR", help="results go here instead"

@@ -1,0 +1,105 @@
+"""SegVPR for `torch.hub.load(<this folder>, "segvpr", source="local", weights="best.pth")`.
+
+Our packages are loaded under a private name, so that they and modules of yours that are named `models`, `utils` or
+`datasets` never meet, at whatever time either is imported.
+"""
+
+# whole modules, not names from them: torch.hub.list shows every function and class that it finds here
+import builtins
+import dataclasses
+import hashlib
+import importlib.machinery
+import pathlib
+import sys
+import types
+
+import torch
+
+dependencies = ["torch", "torchvision", "numpy"]
+
+_ROOT = pathlib.Path(__file__).resolve().parent
+_PACKAGES = ("models", "utils", "datasets")
+_PRIVATE = "_segvpr_" + hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]
+
+
+def segvpr(
+    arch: str | None = None,
+    semnet: str | None = None,
+    weights: str | pathlib.Path | None = None,
+    num_classes: int | None = None,
+    scale_indexes: list[int] | None = None,
+) -> torch.nn.Module:
+    """SegVPR on the CPU, in eval mode: `embed(images)` gives descriptors, `attend` attention, `segment` class logits.
+
+    Images are float32 (B, 3, H, W) in network input space, both sides at least 97 px: see `network_input`.
+
+    Parameters
+    ----------
+    arch : `resnet18`, `resnet50` (default) or `resnet101`.
+    semnet : `deeplab` (default) or `pspnet`.
+    weights : a checkpoint of this project or a released one, which says all the rest itself; None: random weights.
+    num_classes : 17 by default.
+    scale_indexes : pooled stages, 3 and 4 by default; the one thing that a released checkpoint does not say.
+
+    Raises
+    ------
+    ValueError, OSError : not a checkpoint, or one of another network than the arguments name.
+    """
+    asked = {"arch": arch, "semnet": semnet, "num_classes": num_classes}
+    asked["scale_indexes"] = None if scale_indexes is None else list(scale_indexes)
+    given = {name: value for name, value in asked.items() if value is not None}
+    if weights is None:
+        return _load("models").build_model(**given).eval()
+    checkpoint = _load("utils.checkpoints").load_checkpoint(pathlib.Path(weights).expanduser())
+    for name, value in given.items():
+        unsaid = checkpoint.released and name == "scale_indexes"
+        if not unsaid and value != checkpoint.config[name]:
+            raise ValueError(f"{name} {value!r}: {weights} is of {name} {checkpoint.config[name]!r}; leave {name} out")
+    return dataclasses.replace(checkpoint, config={**checkpoint.config, **given}).build()
+
+
+def network_input(images: torch.Tensor) -> torch.Tensor:
+    """RGB uint8 (B, 3, H, W) -> what the network reads: float32, B G R, minus the channels' means."""
+    return _load("datasets.transforms").to_network_input(images)
+
+
+def _load(name: str) -> types.ModuleType:
+    """Import one of our modules under the private name; later calls give the same one."""
+    if _PRIVATE not in sys.modules:
+        package = types.ModuleType(_PRIVATE, f"SegVPR, loaded from {_ROOT} by torch.hub.")
+        package.__path__ = [str(_ROOT)]
+        sys.meta_path.insert(0, _Finder())
+        sys.modules[_PRIVATE] = package
+    return importlib.import_module(f"{_PRIVATE}.{name}")
+
+
+def _private_import(name, globals=None, locals=None, fromlist=(), level=0):
+    """`import` as our modules see it: our packages' names lead below the private one."""
+    root = name.partition(".")[0]
+    if level or root not in _PACKAGES:
+        return builtins.__import__(name, globals, locals, fromlist, level)
+    module = builtins.__import__(f"{_PRIVATE}.{name}", globals, locals, fromlist, 0)
+    return module if fromlist else sys.modules[f"{_PRIVATE}.{root}"]
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Runs a module of ours with an `import` of its own, which also holds for imports inside functions, long after."""
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _private_import}
+        super().exec_module(module)
+
+
+class _Finder:
+    """Finds what is below the private name."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: list[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if not name.startswith(f"{_PRIVATE}."):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec

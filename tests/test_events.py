@@ -1,0 +1,125 @@
+"""Event files and attention pictures."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.transforms import read_image, scale_image, to_network_input
+from models import build_model
+from tests.tiny import place_picture
+from utils import events
+from utils.embedding import EmbeddingOptions
+from utils.events import HEAT, PHOTO_SHARE, EventWriter, attention_pictures, class_colours, heat
+
+
+@pytest.fixture
+def said(monkeypatch) -> list[str]:
+    """What the log got."""
+    lines: list[str] = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(events.LOGGER, level, lambda text, *values: lines.append(text % values))
+    return lines
+
+
+def read_back(folder):
+    """Curves (name -> step, value) and pictures (name -> step, array) in a folder of event files."""
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="needs tensorboard (pip install tensorboard)"
+    )
+    found = accumulator.EventAccumulator(str(folder))
+    found.Reload()
+    tags = found.Tags()
+    return (
+        {name: [(e.step, e.value) for e in found.Scalars(name)] for name in tags["scalars"]},
+        {name: [(e.step, e.width, e.height) for e in found.Images(name)] for name in tags["images"]},
+    )
+
+
+def test_curves_and_pictures_are_written(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs tensorboard (pip install tensorboard)")
+    writer = EventWriter(tmp_path)
+    assert writer.active
+    writer.scalars(1, {"loss_triplet": 0.5, "miou": None})
+    writer.scalars(2, {"loss_triplet": 0.25, "miou": 40.0})
+    writer.images(2, "attention", np.zeros((4, 6, 3), np.uint8))
+    # flushed: a run that is killed now loses nothing
+    curves, pictures = read_back(tmp_path)
+    assert curves == {"loss_triplet": [(1, 0.5), (2, 0.25)], "miou": [(2, 40.0)]}
+    assert pictures == {"attention": [(2, 6, 4)]}
+    writer.close()
+    writer.scalars(3, {"loss_triplet": 0.0})
+    assert read_back(tmp_path)[0] == curves
+
+
+def test_a_run_that_goes_on_hides_what_the_interrupted_one_wrote_of_later_steps(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs tensorboard (pip install tensorboard)")
+    for first, values in ((0, (1.0, 2.0, 3.0)), (2, (20.0,))):
+        writer = EventWriter(tmp_path, first)
+        for step, value in enumerate(values, max(1, first)):
+            writer.scalars(step, {"x": value})
+        writer.close()
+    assert read_back(tmp_path)[0] == {"x": [(1, 1.0), (2, 20.0)]}
+
+
+def test_without_tensorboard_one_line_and_nothing_else(tmp_path, monkeypatch, said):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    writer = EventWriter(tmp_path)
+    assert not writer.active
+    writer.scalars(1, {"x": 1.0})
+    writer.images(1, "y", np.zeros((2, 2, 3), np.uint8))
+    writer.close()
+    assert len(said) == 1 and "pip install tensorboard" in said[0] and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_does_not_stop_a_run(tmp_path, said):
+    pytest.importorskip("tensorboard", reason="needs tensorboard (pip install tensorboard)")
+    (tmp_path / "file").write_text("")
+    writer = EventWriter(tmp_path / "file/events")
+    writer.scalars(1, {"x": 1.0})
+    writer.close()
+    assert len(said) == 1 and "going on without" in said[0]
+
+
+def test_pictures_show_photo_attention_and_classes(tmp_path):
+    torch.manual_seed(0)
+    model = build_model("resnet18", num_classes=17).train()
+    paths = []
+    for place in range(2):
+        paths.append(str(tmp_path / f"@{place}@0@.png"))
+        Image.fromarray(place_picture(place, 5, 0, (224, 200))).save(paths[-1])
+    pictures = attention_pictures(model, paths, 0.5, EmbeddingOptions())
+    assert model.training
+    assert [name for name, _ in pictures] == ["0_@0@0@", "1_@1@0@"]
+    model.eval()
+    for path, (_, picture) in zip(paths, pictures):
+        assert picture.dtype == np.uint8 and picture.shape == (100, 3 * 112, 3)
+        photo, heated, classes = np.split(picture, 3, axis=1)
+        image = scale_image(read_image(path), 0.5)
+        np.testing.assert_array_equal(photo, image.permute(1, 2, 0).numpy())
+        with torch.inference_mode():
+            batch = to_network_input(image[None])
+            predicted = model.segment(batch)[0].argmax(0).numpy()
+            attention = model.attend(batch)[0, 0].numpy()
+        np.testing.assert_array_equal(classes, class_colours(17)[predicted])
+        # corners are aligned: where the map's corner is the highest or lowest, so is the picture's
+        colour = (heated[0, 0] - PHOTO_SHARE * photo[0, 0].mean()) / (1 - PHOTO_SHARE)
+        unit = (attention[0, 0] - attention.min()) / (attention.max() - attention.min())
+        expected = [np.interp(unit, np.linspace(0, 1, 5), HEAT[:, c]) for c in range(3)]
+        np.testing.assert_allclose(colour, expected, atol=12)
+
+
+def test_heat_by_hand():
+    photo = np.full((1, 3, 3), 100, np.uint8)
+    coloured = heat(np.array([[-1.0, 0.0, 1.0]], np.float32), photo)
+    expected = [PHOTO_SHARE * 100 + (1 - PHOTO_SHARE) * HEAT[i] for i in (0, 2, 4)]
+    np.testing.assert_array_equal(coloured[0], np.round(expected))
+    np.testing.assert_array_equal(heat(np.ones((1, 3)), photo)[0], np.round([expected[0]] * 3))
+
+
+@pytest.mark.parametrize("classes", [1, 5, 17, 40])
+def test_classes_have_colours_of_their_own(classes):
+    colours = class_colours(classes)
+    assert colours.dtype == np.uint8 and len(np.unique(colours, axis=0)) == classes

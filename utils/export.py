@@ -1,0 +1,190 @@
+"""Write a checkpoint's descriptor network as an ONNX file.
+
+python3 -m utils.export --resume best.pth --out segvpr.onnx [--size 960 540] [--raw]
+"""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datasets.convert_files import OneLineParser, positive
+from datasets.transforms import to_network_input
+from models.encoder import MIN_SIDE
+from models.segvpr import SegVPR
+from utils.checkpoints import describe_config, load_checkpoint
+from utils.command import run_command
+from utils.logs import LOGGER, start_logging
+from utils.seeding import generator
+
+INPUT, OUTPUT = "images", "descriptors"
+SIZE = (960, 540)
+OPSETS = range(11, 21)
+"""From the first that resizes with aligned corners to the last that torch's tracing exporter writes."""
+CHECKED_BATCHES = (1, 3)
+TOLERANCE = 1e-3
+"""Largest difference from torch, relative to the largest value of the descriptors, with which a file is kept."""
+
+
+class DescriptorNetwork(nn.Module):
+    """What is exported: images -> descriptors (B, D) and nothing else.
+
+    Parameters
+    ----------
+    raw : images are RGB uint8 (B, 3, H, W), normalised within, instead of float32 in network input space.
+    """
+
+    def __init__(self, model: SegVPR, raw: bool = False) -> None:
+        super().__init__()
+        self.model, self.raw = model, raw
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.embed(to_network_input(images) if self.raw else images)
+
+
+def export_onnx(
+    model: SegVPR, out: Path, size: tuple[int, int] = SIZE, opset: int = 17, raw: bool = False
+) -> float | None:
+    """Write `model.embed` as ONNX: input `images` (any B, 3, H, W), output `descriptors` (B, D).
+
+    Parameters
+    ----------
+    size : (width, height) in pixels, fixed in the file. The model is on the CPU, in eval mode.
+
+    Returns
+    -------
+    The largest difference from torch over batches of noise, relative to the largest value; None where onnxruntime is
+    absent, so that the file was not checked.
+
+    Raises
+    ------
+    ValueError, OSError : a package is missing, the size is too small, the file cannot be written or gives other
+        descriptors than torch (it is not kept then).
+    """
+    require_onnx()
+    if min(size) < MIN_SIDE:
+        raise ValueError(f"--size {size[0]} {size[1]}: both sides must be at least {MIN_SIDE} px")
+    if not out.parent.is_dir() or out.is_dir():
+        raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
+    network = DescriptorNetwork(model, raw).eval()
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        _write(network, temporary, _noise(1, size, raw), opset)
+        difference = compare(network, temporary, size) if find_spec("onnxruntime") else None
+        if difference is not None and not difference <= TOLERANCE:
+            raise ValueError(
+                f"--out {out}: not kept, its descriptors differ from torch's by {difference:.1e}; try --opset 20"
+            )
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+def require_onnx() -> None:
+    """ValueError where the package that torch's exporter needs is absent."""
+    if find_spec("onnx") is None:
+        raise ValueError(
+            "the package onnx is not installed; get it with: pip install onnx onnxruntime (the latter to check the file)"
+        )
+
+
+def _write(network: DescriptorNetwork, path: Path, example: Tensor, opset: int) -> None:
+    with warnings.catch_warnings(), torch.inference_mode():
+        # shapes are meant to be fixed; the tracing exporter is deprecated, but the other needs onnxscript
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        )
+
+
+def _noise(batch: int, size: tuple[int, int], raw: bool) -> Tensor:
+    """Images of noise of (width, height), the same at every call."""
+    values = generator(0, "export", batch).integers(0, 256, (batch, 3, size[1], size[0]))
+    images = torch.from_numpy(values.astype(np.uint8))
+    return images if raw else to_network_input(images)
+
+
+@torch.inference_mode()
+def compare(network: DescriptorNetwork, path: Path, size: tuple[int, int]) -> float:
+    """The largest difference between an ONNX file's descriptors and torch's, relative to the largest value of torch's."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    differences = []
+    for batch in CHECKED_BATCHES:
+        images = _noise(batch, size, network.raw)
+        expected = network(images).numpy()
+        (found,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        if found.shape != expected.shape:
+            raise ValueError(f"{path}: gives descriptors of shape {found.shape} instead of {expected.shape}")
+        differences.append(np.abs(found - expected).max() / np.abs(expected).max())
+    return float(np.max(differences))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of `python3 -m utils.export`."""
+    parser = OneLineParser(
+        prog="utils.export",
+        description="Write the network that turns images into descriptors as an ONNX file, for any number of images of "
+        "one size.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="checkpoint, ours or a released one")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="file to write")
+    parser.add_argument(
+        "--size",
+        type=positive,
+        nargs=2,
+        default=list(SIZE),
+        metavar=("W", "H"),
+        help=f"of the images in pixels, after scaling (default: {SIZE[0]} {SIZE[1]})",
+    )
+    parser.add_argument(
+        "--opset",
+        type=int,
+        choices=OPSETS,
+        default=17,
+        metavar="N",
+        help=f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]} (default: 17)",
+    )
+    parser.add_argument("--raw", action="store_true", help="take RGB uint8 images and normalise them within the file")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = build_parser().parse_args(argv)
+
+    def command() -> None:
+        start_logging()
+        require_onnx()
+        checkpoint = load_checkpoint(args.resume)
+        difference = export_onnx(checkpoint.build(), args.out, tuple(args.size), args.opset, args.raw)
+        form = "uint8 RGB" if args.raw else "float32, network input space"
+        network = describe_config(checkpoint.config)
+        LOGGER.info("%s: %s; images %dx%d, %s", args.out, network, *args.size, form)
+        if difference is None:
+            LOGGER.info("not checked against torch: onnxruntime is not installed (pip install onnxruntime)")
+        else:
+            LOGGER.info("largest difference from torch: %.1e of the largest value", difference)
+
+    return run_command("utils.export", command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

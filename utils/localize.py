@@ -1,0 +1,130 @@
+"""Where were these photos taken? Each is looked up in a gallery of images whose positions are known."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.naming import list_images
+from datasets.places import ImageSet
+from datasets.positions import require_positions
+from models.segvpr import SegVPR
+from utils.descriptor_store import bounded_batches, default_folder, stored_descriptors, weights_digest
+from utils.embedding import EmbeddingOptions, embed_images
+from utils.evaluation import align
+from utils.retrieval import search
+
+SPREAD_AT = 5
+
+
+@dataclass(frozen=True)
+class Match:
+    """A gallery image: its UTM east and north in metres, and how far its descriptor is from the photo's (Euclidean)."""
+
+    path: str
+    east: float
+    north: float
+    descriptor_distance: float
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """What was found for a photo.
+
+    Attributes
+    ----------
+    matches : gallery images, nearest descriptor first; the first one's position is the answer.
+    spread_m : the largest distance in metres between any two positions among the first five matches (all, where the
+        gallery has fewer), however many `matches` holds: small where they agree on a place, large where in doubt.
+    """
+
+    photo: str
+    matches: tuple[Match, ...]
+    spread_m: float
+
+
+def photo_paths(path: str | Path) -> list[str]:
+    """A photo, or all images below a folder; FileNotFoundError or ValueError where there is none."""
+    path = Path(path)
+    if path.is_dir():
+        return list_images(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such photo or folder of photos")
+    return [str(path)]
+
+
+def localize(
+    model: SegVPR,
+    checkpoint: Path,
+    gallery: ImageSet,
+    photos: Sequence[str],
+    options: EmbeddingOptions,
+    scale: float,
+    top: int = SPREAD_AT,
+    store: Path | None = None,
+) -> list[Localisation]:
+    """Look up photos, which need no position, in a gallery.
+
+    Parameters
+    ----------
+    checkpoint : the file of the model's weights; it says where the store is by default, the weights which part of it.
+    gallery : with a position for every image, see `datasets.positions.located_image_set`.
+    scale : factor by which gallery images and photos are resized.
+    top : matches per photo (fewer where the gallery is smaller).
+    store : folder in which the gallery's descriptors are kept; default see `utils.descriptor_store.default_folder`.
+
+    Raises
+    ------
+    ValueError, OSError : an image that cannot be read or has no position, a store that cannot be written.
+    """
+    if top < 1:
+        raise ValueError(f"top: {top} matches were asked for; it must be at least 1")
+    if not photos:
+        raise ValueError("no photos to look up")
+    require_positions(gallery.paths, gallery.positions)
+    # first, so that a damaged photo is known before hours of embedding a gallery
+    looked_up = embed_images(model, photos, scale, bounded_batches(options, photos, scale), "photos")
+    folder = default_folder(checkpoint) if store is None else store
+    known = stored_descriptors(model, weights_digest(model), gallery.paths, scale, options, folder)
+    indexes, distances = search(known, looked_up, max(top, SPREAD_AT))
+    found = []
+    for photo, row, row_distances in zip(photos, indexes, distances):
+        matches = tuple(
+            Match(gallery.paths[i], *map(float, gallery.positions[i]), float(distance))
+            for i, distance in zip(row[:top], row_distances)
+        )
+        found.append(Localisation(str(photo), matches, spread(gallery.positions[row[:SPREAD_AT]])))
+    return found
+
+
+def spread(positions: np.ndarray) -> float:
+    """The largest distance between any two of N positions (N, 2), in their unit; 0 for a single one."""
+    return float(np.linalg.norm(positions[:, None] - positions[None], axis=-1).max())
+
+
+def printable(text: str) -> str:
+    """A file's name as it can be shown on one line anywhere: odd characters are written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def format_localisations(localisations: Sequence[Localisation]) -> str:
+    """A table per photo: matches, nearest descriptor first, and by how much the first ones differ in position."""
+    blocks = []
+    for found in localisations:
+        rows = [
+            [f"{rank} {printable(m.path)}", f"{m.east:.2f}", f"{m.north:.2f}", f"{m.descriptor_distance:.4f}"]
+            for rank, m in enumerate(found.matches, 1)
+        ]
+        best = found.matches[0]
+        title = f"{printable(found.photo)}: at {best.east:.2f} east, {best.north:.2f} north"
+        agreement = f"the first {SPREAD_AT} matches lie within {found.spread_m:.1f} m of each other"
+        table = align([["match", "east m", "north m", "descriptor distance"], *rows])
+        blocks.append("\n".join([f"{title}; {agreement}", *(f"  {line}" for line in table)]))
+    return "\n\n".join(blocks)
+
+
+def to_json(localisations: Sequence[Localisation]) -> str:
+    """`{"localisations": [{"photo", "matches": [{"path", "east", "north", "descriptor_distance"}], "spread_m"}]}`, ASCII."""
+    return json.dumps({"localisations": [asdict(found) for found in localisations]}, indent=2)
