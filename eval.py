@@ -14,6 +14,7 @@ from utils.evaluation import evaluate_and_write, labelled_images
 from utils.localize import format_localisations, localize, photo_paths, to_json
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import eval_parser
+from utils.report import write_report
 from utils.screening import Screening
 
 
@@ -41,7 +42,9 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     model = compute.place(checkpoint.build())
     labelled = labelled_images(sets, args.seed, screening)
     options = arguments.embedding_options(args, compute)
-    evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
+    evaluation = evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
+    if not args.no_report:
+        LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))
     screening.log_summary()
 
 

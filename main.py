@@ -1,6 +1,7 @@
 """Train SegVPR, then evaluate the best checkpoint. `python3 main.py --help` lists the flags."""
 
 import argparse
+import copy
 import sys
 
 from models import SegVPR, build_model
@@ -12,6 +13,7 @@ from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images,
 from utils.fit import Fit, TrainingData
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import main_parser
+from utils.report import write_report
 from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, training_folder
 from utils.screening import Screening
 from utils.seeding import seed_torch
@@ -48,6 +50,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         labelled = labelled_images(sets, args.seed, screening)
         record = {"arguments": arguments.plain_values(args), "data": fingerprints(data, sets)}
         model = compute.place(starting_model(args, resumed))
+        before = None if resumed or args.no_report else copy.deepcopy(model).cpu()
         continued = resumed is not None and "run" in resumed.training
         if continued:
             check_record(resumed.training["record"], record)
@@ -80,7 +83,11 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         best = fit.run()
         LOGGER.info("evaluating %s", best)
         load_checkpoint(best).load_into(model)
-        evaluate_and_write(model, best, sets, labelled, options, folder)
+        evaluation = evaluate_and_write(model, best, sets, labelled, options, folder)
+        if not args.no_report:
+            before = compute.place(before) if before else None
+            report = write_report(folder, model, *evaluation, options, fit.state.history, before, args.seed)
+            LOGGER.info("report: %s", report)
         screening.log_summary()
 
 

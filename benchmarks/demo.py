@@ -92,6 +92,7 @@ def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> di
             **FRESH,
             "eval_scale": "1",
             "output_dir": str(where),
+            "no_report": "",
         },
     )
     return {FRESH_NAME: recalls(where)["val"], **{TITLES[name]: value for name, value in held_out.items()}}
@@ -120,10 +121,11 @@ def main(argv: list[str] | None = None) -> int:
     make_town(args.out, size=SIZE)
     before, after = [], []
     for seed in args.seeds:
-        before.append(measure("demo_untrained", args.out, seed, {"n_epochs": "0"}))
+        before.append(measure("demo_untrained", args.out, seed, {"n_epochs": "0", "no_report": ""}))
         after.append(measure("demo", args.out, seed, {}))
     print(f"\n{compare(before, after)}")
     print(f"\ncheckpoints, predictions and logs: {newest('demo')}")
+    print(f"open {newest('demo') / 'report.html'} to see what it finds, and where it looks")
     print(f"{time.monotonic() - start:.0f} s in all")
     return 0
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 import eval as evaluation_script
 import main as training_script
-from benchmarks.small_run import FLAGS, SIZE, data_flags, small_town
+from benchmarks.small_run import EVALUATION_FLAGS, FLAGS, SIZE, data_flags, small_town
 from datasets import check
 from models import build_model
 from utils.checkpoints import save_checkpoint
@@ -164,9 +164,9 @@ class Fuzz:
             return name, lambda: check.main([str(copy), "--workers", "1"])
         flags = data_flags(copy)
         if name == "evaluate":
-            roots = flags[2:6] + FLAGS[-6:]
+            roots = flags[2:6] + EVALUATION_FLAGS
             return name, lambda: evaluation_script.main(
-                ["--resume", str(checkpoint), *roots, "--num_workers", "0", "--eval_scale", "1", *skip]
+                ["--resume", str(checkpoint), *roots, "--num_workers", "0", *skip]
             )
         resume = ["--resume", str(checkpoint)] if "checkpoint" in name else []
         return name, lambda: training_script.main(

@@ -5,10 +5,11 @@ from pathlib import Path
 from datasets.town import make_town
 
 SIZE = (136, 128)
-FLAGS = (
-    "--arch resnet18 --pretrain none --eval_scale 1 --target_size 112 104 --cache_refresh_rate 4 --queries_per_epoch 8 "
-    "--n_epochs 2 --device cpu --test_q rain --test_g overcast"
-).split()
+EVALUATION_FLAGS = "--eval_scale 1 --device cpu --test_q rain --test_g overcast --no_report".split()
+FLAGS = [
+    *"--arch resnet18 --pretrain none --target_size 112 104 --cache_refresh_rate 4 --queries_per_epoch 8 --n_epochs 2".split(),
+    *EVALUATION_FLAGS,
+]
 
 
 def small_town(folder: Path, places: int = 5) -> Path:

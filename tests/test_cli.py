@@ -17,7 +17,7 @@ from utils.checkpoints import load_checkpoint
 from utils.parsers import main_parser
 
 SETS = ["val", "rain", "snow", "sun", "night"]
-SMALL_EVAL = "--eval_scale 1 --num_workers 0 --device cpu".split()
+SMALL_EVAL = "--eval_scale 1 --num_workers 0 --device cpu --no_report".split()
 
 
 def evaluation_flags(root) -> list[str]:
@@ -174,7 +174,9 @@ def test_resuming_under_the_same_name_goes_on_in_the_same_folder(tiny_root, tmp_
     flags = ["--dataset_root", str(tiny_root / "idda"), *SMALL_RUN, "--da_method", "none", "--exp_name", "same"]
     assert main.main([*flags, "--n_epochs", "0"]) == 0
     (folder,) = (tmp_path / "runs/same").iterdir()
+    flags.remove("--no_report")
     assert main.main([*flags, "--n_epochs", "1", "--resume", str(folder / "last.pth")]) == 0
+    assert (folder / "report.html").stat().st_size < 3_000_000 and any((folder / "figures").iterdir())
     assert list((tmp_path / "runs/same").iterdir()) == [folder]
     assert load_checkpoint(folder / "best.pth").training["run"]["epoch"] == 1
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SMALL = {
     "main.py": SMALL_RUN,
-    "eval.py": ["--eval_scale", "1", "--num_workers", "0", "--device", "cpu"],
+    "eval.py": ["--eval_scale", "1", "--num_workers", "0", "--device", "cpu", "--no_report"],
     "datasets.town": ["--size", "112", "100", "--places", "4", "--workers", "1"],
     "datasets.check": ["--workers", "1"],
     "datasets.robotcar": ["--workers", "1"],

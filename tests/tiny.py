@@ -88,6 +88,6 @@ def data_flags(root: Path) -> list[str]:
 
 SMALL_RUN = (
     "--arch resnet18 --pretrain none --eval_scale 1 --target_size 128 112 --cache_refresh_rate 4 --queries_per_epoch 8 "
-    "--n_epochs 2 --num_workers 0 --device cpu"
+    "--n_epochs 2 --num_workers 0 --device cpu --no_report"
 ).split()
 """Flags of a training run of seconds."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -152,6 +153,14 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     return confusion
 
 
+class Evaluation(NamedTuple):
+    """All that an evaluation found: the content of `results.json`, what was retrieved, and the confusion of classes."""
+
+    content: dict
+    results: list[SetResult]
+    confusion: ConfusionMatrix | None
+
+
 def evaluate_and_write(
     model: SegVPR,
     checkpoint: str | Path,
@@ -160,8 +169,8 @@ def evaluate_and_write(
     options: EmbeddingOptions,
     folder: Path,
     save_descriptors: bool = False,
-) -> dict:
-    """Evaluate, print the table and write all result files into `folder`; returns the content of `results.json`."""
+) -> Evaluation:
+    """Evaluate, print the table and write all result files into `folder`."""
     results = evaluate_places(model, sets, options, save_descriptors)
     confusion = evaluate_segmentation(model, labelled, options) if labelled else None
     content = results_dict(str(checkpoint), model.config, results, confusion)
@@ -169,7 +178,7 @@ def evaluate_and_write(
     if confusion is not None:
         log_segmentation(confusion)
     LOGGER.info("%s\n%s", folder / "results.json", format_table(content))
-    return content
+    return Evaluation(content, results, confusion)
 
 
 def class_names(num_classes: int) -> list[str]:

@@ -112,6 +112,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         help="images that cannot be used end the run, or are left out",
     )
     group.add_argument("--seed", type=_count, default=0, metavar="N", help="of every random choice")
+    group.add_argument("--no_report", action="store_true", help="do not write report.html and figures/")
     group.add_argument("--exp_name", default="default", metavar="NAME", help="results go to runs/NAME/<timestamp>/")
 
 
