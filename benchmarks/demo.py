@@ -30,7 +30,7 @@ SMALL = {
     "queries_per_epoch": "2100",
     "n_epochs": "1",
     "neg_samples": "5",
-    "lr": "0.002",
+    "lr": "0.001",
     "num_workers": "1",
     "precision": "auto",
 }
@@ -123,6 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     for seed in args.seeds:
         before.append(measure("demo_untrained", args.out, seed, {"n_epochs": "0", "no_report": ""}))
         after.append(measure("demo", args.out, seed, {}))
+        print(f"\n{time.monotonic() - start:.0f} s after the start, with seed {seed} done", flush=True)
     print(f"\n{compare(before, after)}")
     print(f"\ncheckpoints, predictions and logs: {newest('demo')}")
     print(f"open {newest('demo') / 'report.html'} to see what it finds, and where it looks")
