@@ -98,8 +98,19 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
         pairs = image.to(torch.int16)
         rows = pairs[:, ::2] + pairs[:, 1::2]
         return ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).to(torch.uint8)
-    resized = F.interpolate(image[None].float(), size=tuple(size), mode="bilinear", align_corners=False)[0]
-    return resized.round_().clamp_(0, 255).to(torch.uint8)
+    top, bottom, down = _neighbours(image.shape[-2], size[0])
+    left, right, along = _neighbours(image.shape[-1], size[1])
+    # NumPy, since torch's interpolation rounds by the number of its threads, which differs between workers and main process
+    pixels = image.numpy()
+    rows = pixels[:, top] * (1 - down)[:, None] + pixels[:, bottom] * down[:, None]
+    return torch.from_numpy(np.rint(rows[..., left] * (1 - along) + rows[..., right] * along).astype(np.uint8))
+
+
+def _neighbours(length: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `wanted` pixels along an axis, the two pixels between which its centre lies, and the second's share."""
+    centre = ((np.arange(wanted) + 0.5) * (length / wanted) - 0.5).clip(0, length - 1)
+    first = np.floor(centre).astype(np.int64)
+    return first, np.minimum(first + 1, length - 1), (centre - first).astype(np.float32)
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:

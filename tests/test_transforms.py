@@ -86,6 +86,20 @@ def test_the_fast_half_equals_the_general_resize():
     assert (scale_image(image, 0.5).double() - exact).abs().max() <= 0.5
 
 
+@pytest.mark.parametrize("size", [(432, 768), (50, 61), (108, 96)])
+def test_resizing_is_bilinear_and_the_same_for_any_number_of_threads(size):
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 97, 131), dtype=np.uint8))
+    expected = torch.nn.functional.interpolate(image[None].double(), size=size, mode="bilinear", align_corners=False)[0]
+    threads = torch.get_num_threads()
+    outcomes = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        outcomes.append(resize_image(image, size))
+    torch.set_num_threads(threads)
+    assert torch.equal(*outcomes)
+    assert (outcomes[0].double() - expected).abs().max() <= 0.501
+
+
 @given(st.integers(0, 255))
 def test_label_table_follows_the_protocol(raw):
     table = "0:255 1:2 2:4 3:255 4:11 5:5 6:0 7:0 8:1 9:8 10:13 11:3 12:7 13:6 14:255 15:255 16:16 17:15 18:12 19:9 20:10 26:14"
