@@ -20,7 +20,8 @@ class ImageSet:
     paths : N file paths, sorted within each folder.
     positions : (N, 2) float64, UTM east and north in metres.
     cameras : (N,) names of the folders the files lie in.
-    fingerprint : digest of the relative file list, see `datasets.naming.fingerprint`.
+    fingerprint : digest of the file list relative to `origin`, see `datasets.naming.fingerprint`.
+    origin : the first of the folders.
     """
 
     folder: str
@@ -28,6 +29,7 @@ class ImageSet:
     positions: np.ndarray
     cameras: np.ndarray
     fingerprint: str = ""
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -37,14 +39,15 @@ class ImageSet:
 
     def digest(self) -> str:
         """Digest of the file list relative to `folder`."""
-        return fingerprint(self.folder.split("+")[0], self.paths)
+        return fingerprint(self.origin or self.folder, self.paths)
 
     def without(self, rejected: Container[str]) -> "ImageSet":
         """The set less some files; ValueError where none is left."""
         keep = np.array([path not in rejected for path in self.paths])
         if not keep.any():
             raise ValueError(f"{self.folder}: none of its {len(self)} images can be used")
-        rest = ImageSet(self.folder, tuple(np.array(self.paths)[keep]), self.positions[keep], self.cameras[keep])
+        paths = tuple(path for path, kept in zip(self.paths, keep) if kept)
+        rest = replace(self, paths=paths, positions=self.positions[keep], cameras=self.cameras[keep])
         return replace(rest, fingerprint=rest.digest())
 
 
@@ -77,7 +80,11 @@ def load_image_set(folders: Sequence[str | Path], reject: Reject | None = None) 
         if not paths:
             raise ValueError(f"{folder}: none of its {len(found)} images is named @UTM_east@UTM_north@...")
     images = ImageSet(
-        "+".join(listed), tuple(paths), np.array(positions, np.float64), np.array([camera_of(p) for p in paths])
+        "+".join(listed),
+        tuple(paths),
+        np.array(positions, np.float64),
+        np.array([camera_of(path) for path in paths]),
+        origin=next(iter(listed)),
     )
     return replace(images, fingerprint=images.digest())
 

@@ -1,6 +1,7 @@
 """ResNet stages without the classifier, with the BN affine parameters frozen as SegVPR does."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torchvision
@@ -106,7 +107,7 @@ def _download_imagenet(arch: str) -> dict[str, Tensor]:
     weights = torchvision.models.get_model_weights(arch)["IMAGENET1K_V1"]
     try:
         return weights.get_state_dict(progress=True)
-    except OSError as error:
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:  # absent, cut short or altered on the way
         raise OSError(
             f"--pretrain imagenet: cannot download {weights.url} ({error}); fetch it elsewhere and give its path "
             "(--pretrain FILE.pth), or start from random weights (--pretrain none)"
@@ -121,6 +122,6 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise ValueError(f"--pretrain {path}: not a readable .pth file of weights ({type(error).__name__})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError(f"--pretrain {path}: does not hold a state_dict")
     return {key.removeprefix("module."): value for key, value in state.items()}

@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written(data, capsys):
 
 @pytest.mark.parametrize(
     "config, reason",
-    [({"arch": "resnet18", "num_classes": 5}, "5 classes"), ({"arch": "resnet18", "semnet": "pspnet"}, "pspnet")],
+    [({"arch": "resnet18", "num_classes": 20}, "20 classes"), ({"arch": "resnet18", "semnet": "pspnet"}, "pspnet")],
 )
 def test_a_checkpoint_of_another_network(data, capsys, config, reason):
     model = build_model(**config)

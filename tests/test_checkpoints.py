@@ -73,6 +73,30 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, write):
     assert not hasattr(builtins, "bomb_went_off")
 
 
+GOOD = {
+    "format": "segvpr-1",
+    "config": {"arch": "resnet18", "semnet": "deeplab", "num_classes": 3, "scale_indexes": [3]},
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {**GOOD, "config": {}, "model": {}, "training": {}},
+        {**GOOD, "config": None, "model": {}, "training": {}},
+        {**GOOD, "config": {**GOOD["config"], "num_classes": "x"}, "model": {}, "training": {}},
+        {**GOOD, "model": {"encoder.conv1.weight": 3}, "training": {}},
+        {**GOOD, "model": {}, "training": {"run": {}}},
+        {"state_dict": {3: torch.zeros(1)}},
+        {"state_dict": {"sem_branch.cls.conv2d_list.0.weight": torch.zeros(())}},
+    ],
+)
+def test_a_crafted_checkpoint_is_named(tmp_path, content):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"odd\.pth: not a SegVPR checkpoint"):
+        load_checkpoint(tmp_path / "odd.pth")
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", None, [1, 2], {"a": 1}, {"state_dict": {}}, {"format": "other"}])
 def test_what_is_no_checkpoint_is_named(tmp_path, content):
     file = tmp_path / "odd.pth"

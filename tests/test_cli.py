@@ -214,6 +214,7 @@ def test_other_domain_adaptation_and_no_evaluation_data(tiny_root, tmp_path, mon
         (["--da_loss_weight", "0"], "da_loss_weight"),
         (["--resume", "absent.pth"], "absent.pth: no such checkpoint"),
         (["--scale_indexes", "4", "3"], "scale_indexes"),
+        (["--num_classes", "5"], "--num_classes 5: labels have 17 classes"),
         (["--test_g", "overcast+overcast"], "--test_g names 2 galleries"),
         (["--pretrain", "absent.pth"], "absent.pth"),
         (
@@ -252,7 +253,8 @@ def test_the_released_command_lines_parse():
 
 
 @given(
-    st.sampled_from(["--batch_size", "--lr", "--eval_scale", "--n_epochs"]), st.sampled_from(["x", "-1e", "", "nan_"])
+    st.sampled_from(["--batch_size", "--lr", "--eval_scale", "--n_epochs", "--margin"]),
+    st.sampled_from(["x", "-1", "", "nan", "inf"]),
 )
 def test_an_odd_number_is_refused_by_the_parser(flag, value):
     with pytest.raises(SystemExit) as stop:

@@ -100,15 +100,11 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tiny_root, traine
     "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:200] + b"\0" * 50 + b[250:]]
 )
 def test_every_kind_of_damage_is_seen(tmp_path, damage):
-    write_atomically(
-        tmp_path / "last.pth", {"format": "segvpr-1", "config": {}, "model": {"w": torch.randn(500)}, "training": {}}
-    )
+    config = {"arch": "resnet18", "semnet": "deeplab", "num_classes": 17, "scale_indexes": [3, 4]}
+    content = {"format": "segvpr-1", "config": config, "model": {"w": torch.randn(500)}, "training": {}}
+    write_atomically(tmp_path / "last.pth", content)
     load_checkpoint(tmp_path / "last.pth")
-    write_atomically(
-        tmp_path / "last.pth",
-        {"format": "segvpr-1", "config": {}, "model": {}, "training": {}},
-        tmp_path / "previous.pth",
-    )
+    write_atomically(tmp_path / "last.pth", {**content, "model": {}}, tmp_path / "previous.pth")
     (tmp_path / "last.pth").write_bytes(damage((tmp_path / "previous.pth").read_bytes()))
     assert load_newest(tmp_path / "last.pth").path.name == "previous.pth"
     (tmp_path / "previous.pth").unlink()
@@ -148,6 +144,67 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     assert process.poll() is None  # held
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 143
+
+
+@pytest.mark.parametrize("whom, status", [("group", 143), ("worker", 1)])
+def test_signals_that_reach_loader_workers(tiny_root, tmp_path, whom, status):
+    """A scheduler's SIGTERM goes to the whole group: the run is saved. A worker killed alone, mid-step, is named."""
+    code = (
+        "import os, signal, sys, time, multiprocessing, main\nfrom utils import fit\n"
+        "step, calls = fit.train_step, []\n"
+        "def slow(*a, **k):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 2:\n"
+        "        if sys.argv[1] == 'group': os.killpg(os.getpid(), signal.SIGTERM)\n"
+        "        else: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
+        "        time.sleep(1)\n"
+        "    return step(*a, **k)\n"
+        "fit.train_step = slow\nsys.exit(main.main(sys.argv[2:]))"
+    )
+    command = [sys.executable, "-c", code, whom, *data_flags(tiny_root), *SMALL_RUN, "--num_workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    outcome = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, start_new_session=True, timeout=120
+    )
+    assert outcome.returncode == status, outcome.stderr[-2000:]
+    assert "Traceback" not in outcome.stderr
+    (folder,) = (tmp_path / "runs/default").iterdir()
+    saved = load_checkpoint(folder / "last.pth").training["run"]
+    if whom == "group":
+        assert saved["step"] == 2 and "saved at epoch 1, refresh 1, step 2" in outcome.stderr
+    else:
+        assert "a process that reads images died on" in outcome.stderr and ".png" in outcome.stderr
+
+
+def test_a_lock_ends_with_its_process_though_children_live_on(tmp_path):
+    code = (
+        "import os, sys, time; from pathlib import Path; from utils.runs import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
+        "  if os.fork() == 0: time.sleep(20); os._exit(0)\n"
+        "  print('in', flush=True); os.kill(os.getpid(), 9)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    process.wait(timeout=60)
+    with locked(tmp_path):
+        pass
+
+
+def test_a_signal_after_a_bad_step_does_not_hide_it(tiny_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    step, calls = fit_module.train_step, []
+
+    def poisoned(model, optimizers, images, labels, target, **keywords):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            images = images * torch.nan
+        return step(model, optimizers, images, labels, target, **keywords)
+
+    monkeypatch.setattr(fit_module, "train_step", poisoned)
+    assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
+    assert "epoch 1, refresh 1, step 2" in capsys.readouterr().err
+    (folder,) = (tmp_path / "runs/default").iterdir()
+    assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
 
 
 def test_a_held_signal_takes_effect_at_the_end():

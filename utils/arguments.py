@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from datasets.naming import KINDS, Kind, detect_kind, label_path, list_images
+from datasets.naming import CLASS_NAMES, KINDS, Kind, detect_kind, label_path, list_images
 from datasets.places import ImageSet
 from datasets.transforms import CROP, common_size
 from models.encoder import MIN_SIDE
@@ -86,6 +86,10 @@ def training_data(args: argparse.Namespace, screening: Screening) -> TrainingDat
     gallery, query_set, kind = load_pair("--dataset_root", galleries, queries, args.kind, screening)
     scale = args.eval_scale or kind.eval_scale
     with_labels = args.sem_loss_weight != 0
+    if with_labels and args.num_classes < len(CLASS_NAMES):
+        raise ValueError(
+            f"--num_classes {args.num_classes}: labels have {len(CLASS_NAMES)} classes (or --sem_loss_weight 0)"
+        )
     min_side = max(smallest_side(CROP), smallest_side(scale))
     gallery, query_set = (screening.usable(images, min_side, with_labels) for images in (gallery, query_set))
     targets = target_paths(args, screening)

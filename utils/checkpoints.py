@@ -210,19 +210,47 @@ def check_sums(path: Path) -> None:
 
 
 def _read_ours(path: Path, content: dict) -> Checkpoint:
-    if content["format"] != FORMAT or not {"config", "model", "training"} <= set(content):
+    if content["format"] != FORMAT:
         raise ValueError(f"{path}: checkpoint format {content['format']!r} is not {FORMAT}, which this version reads")
-    return Checkpoint(path, False, dict(content["config"]), content["model"], content["training"])
+    config, state, training = (content.get(key) for key in ("config", "model", "training"))
+    if not (_is_config(config) and _is_state_dict(state) and _is_training(training)):
+        raise ValueError(
+            f"{path}: not a SegVPR checkpoint (its configuration, weights or run state are not as they should be)"
+        )
+    return Checkpoint(path, False, dict(config), state, training)
+
+
+def _is_config(config: Any) -> bool:
+    """Whether these are keyword arguments of `build_model` of the right types."""
+    types = {"arch": str, "semnet": str, "num_classes": int, "scale_indexes": list}
+    return (
+        isinstance(config, dict)
+        and config.keys() == types.keys()
+        and all(isinstance(config[key], kind) for key, kind in types.items())
+        and config["num_classes"] > 0
+        and all(isinstance(stage, int) for stage in config["scale_indexes"])
+    )
+
+
+def _is_state_dict(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+
+
+def _is_training(training: Any) -> bool:
+    """Whether this is a run's state, or nothing."""
+    return isinstance(training, dict) and (
+        "run" not in training or all(isinstance(training.get(key), dict) for key in ("run", "optimizers", "record"))
+    )
 
 
 def _read_released(path: Path, content: dict) -> Checkpoint:
     state = content.get("state_dict", content)
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if not state or not _is_state_dict(state):
         raise ValueError(f"{path}: not a SegVPR checkpoint (no state_dict in it)")
     try:
         state = from_released(state)
         return Checkpoint(path, True, infer_config(state), state)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, IndexError) as error:
         raise ValueError(f"{path}: not a SegVPR checkpoint ({error})") from error
 
 

@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from utils.failures import RunFailed
+from utils.failures import RunFailed, dead_worker, died_on
 from utils.interrupts import StopRequested
 from utils.logs import LOGGER, stop_logging
 
@@ -21,9 +21,12 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         LOGGER.debug("failed: %s", line, exc_info=True)
         print(f"{name}: error: {line}", file=sys.stderr)
         return USER_ERROR
-    except RunFailed as error:
-        LOGGER.debug("failed: %s", error)
-        print(f"{name}: error: {error}", file=sys.stderr)
+    except RuntimeError as error:
+        if not isinstance(error, RunFailed) and dead_worker(error) is None:
+            raise
+        line = str(error) if isinstance(error, RunFailed) else died_on("a file that is not known", error)
+        LOGGER.debug("failed: %s", line)
+        print(f"{name}: error: {line}", file=sys.stderr)
         return RUN_FAILED
     except StopRequested as stop:
         return stop.status

@@ -1,7 +1,7 @@
 """Images on disk -> descriptors."""
 
-import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from datasets.notes import WorkerNotes
 from datasets.triplets import LoadFailure
 from models.segvpr import SegVPR
 from utils.compute import Compute
-from utils.failures import RunFailed
+from utils.failures import RunFailed, dead_worker, died_on
 from utils.interrupts import ignore_in_worker
 from utils.logs import progress_bar
 
@@ -43,33 +43,34 @@ def iterate_batches(dataset: ImageBatches, batch_size: int, num_workers: int, de
     batches = iter(loader)
     with progress_bar(total=len(dataset.paths), desc=description, unit="image") as bar:
         for _ in chunks:
-            for batch in next_batch(batches, dataset.notes):
+            for batch in next_batch(batches):
                 yield batch
                 bar.update(len(batch.indexes))
 
 
-def next_batch(batches: Iterator, notes: WorkerNotes):
-    """The loader's next item.
-
-    Raises
-    ------
-    ValueError : a file of it could not be read.
-    RunFailed : the worker that was to read it died; the file it was on is named.
-    """
-    try:
-        batch = next(batches)
-    except RuntimeError as error:
-        died = re.search(r"DataLoader worker \(pid(?:\(s\))? (\d+)", str(error))
-        if died is None:
-            raise
-        file = notes.file_of(int(died[1])) or "its first file"
-        reason = " ".join(str(error).split())
-        raise RunFailed(
-            f"a process that reads images died on {file} (out of memory? try a lower --num_workers): {reason}"
-        ) from error
+def next_batch(batches: Iterator):
+    """The loader's next item; ValueError where a file of it could not be read."""
+    batch = next(batches)
     if isinstance(batch, LoadFailure):
         raise ValueError(batch.message)
     return batch
+
+
+@contextmanager
+def worker_deaths_named(notes: WorkerNotes) -> Iterator[None]:
+    """Turn the death of a loader worker, which torch raises wherever the main process is, into a line with its file.
+
+    Raises
+    ------
+    RunFailed : a worker died; the file it was on is named.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        pid = dead_worker(error)
+        if pid is None:
+            raise
+        raise RunFailed(died_on(notes.file_of(pid) or "its first file", error)) from error
 
 
 @torch.inference_mode()
@@ -91,12 +92,13 @@ def embed_images(
     compute = options.compute
     descriptors = np.empty((len(paths), model.descriptor_dim), np.float32)
     dataset = ImageBatches(paths, scale)
-    for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description):
-        try:
-            with compute.autocast():
-                descriptors[batch.indexes] = model.embed(compute.images(batch.images)).float().cpu().numpy()
-        except ValueError as error:
-            raise ValueError(f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g})") from error
+    with worker_deaths_named(dataset.notes):
+        for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description):
+            try:
+                with compute.autocast():
+                    descriptors[batch.indexes] = model.embed(compute.images(batch.images)).float().cpu().numpy()
+            except ValueError as error:
+                raise ValueError(f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g})") from error
     model.train(was_training)
     check_descriptors(descriptors, paths)
     return descriptors

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from datasets.loading import ImageBatches
-from datasets.naming import CLASS_NAMES, Kind, label_folder
+from datasets.naming import CLASS_NAMES, Kind, label_folder, label_path
 from datasets.places import ImageSet, correct_matches
 from datasets.transforms import image_size
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
-from utils.embedding import EmbeddingOptions, embed_images, iterate_batches
+from utils.embedding import EmbeddingOptions, embed_images, iterate_batches, worker_deaths_named
 from utils.logs import LOGGER
 from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
 from utils.retrieval import search
@@ -119,6 +119,12 @@ def labelled_images(sets: Sequence[EvaluationSet], seed: int, screening: Screeni
         return ()
     labelled = semantic_subset(sets[0].gallery, generator(seed, "semantic validation"))
     labelled = screening.usable_paths(labelled, MIN_SIDE, with_labels=True)
+    for path in labelled:
+        label_path(path)  # a missing one is found now, not after an epoch
+    if 0 < len(labelled) < SEGMENTATION_IMAGES:
+        LOGGER.info(
+            "%d semantic validation images instead of %d: there are no more", len(labelled), SEGMENTATION_IMAGES
+        )
     if not labelled:
         LOGGER.info("the validation gallery has no labels: mIoU is skipped")
     return labelled
@@ -145,10 +151,11 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     batch_size = max(1, min(options.batch_size, PIXELS_PER_BATCH // (width * height)))
     confusion = ConfusionMatrix(model.config["num_classes"])
     dataset = ImageBatches(paths, with_labels=True)
-    for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation"):
-        with options.compute.autocast():
-            predictions = model.segment(options.compute.images(batch.images)).argmax(dim=1)
-        confusion.update(predictions, batch.labels.to(predictions.device))
+    with worker_deaths_named(dataset.notes):
+        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation"):
+            with options.compute.autocast():
+                predictions = model.segment(options.compute.images(batch.images)).argmax(dim=1)
+            confusion.update(predictions, batch.labels.to(predictions.device))
     model.train(was_training)
     return confusion
 

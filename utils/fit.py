@@ -15,11 +15,11 @@ from datasets.places import ImageSet, Neighbours, neighbours_within
 from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets, mine_triplets
 from models.segvpr import SegVPR
 from utils.checkpoints import save_checkpoint
-from utils.embedding import EmbeddingOptions, embed_images, next_batch
+from utils.embedding import EmbeddingOptions, embed_images, next_batch, worker_deaths_named
 from utils.events import EventWriter, attention_pictures
 from utils.failures import RunFailed
 from utils.history import write_history
-from utils.interrupts import Interrupts, StopRequested, ignore_in_worker
+from utils.interrupts import Interrupts, StopRequested, forget_children, ignore_in_worker
 from utils.logs import LOGGER, progress_bar
 from utils.runs import BEST, LAST, PREVIOUS
 from utils.seeding import generator, seed_torch
@@ -215,6 +215,7 @@ class Fit:
         )
         self._target_order: tuple[int, np.ndarray] | None = None
         self._saved_at = time.monotonic()
+        self._unread: list[tuple[int, list[str], dict[str, torch.Tensor]]] = []
         self._log_shortages()
 
     @property
@@ -230,8 +231,11 @@ class Fit:
         if len(self.data.queries) < settings.cache_refresh_rate:
             shown = len(self.data.queries), settings.cache_refresh_rate
             LOGGER.info("%d queries instead of %d per refresh: there are no more", *shown)
-        if gallery < settings.neg_samples:
-            LOGGER.info("fewer than %d negatives: the gallery has %d images", settings.neg_samples, gallery)
+        fewest = gallery - int(self.data.not_negative.counts.max())
+        if fewest < settings.neg_samples:
+            LOGGER.info("fewer than %d negatives for some queries: %d at the least", settings.neg_samples, fewest)
+        if min(fewest, settings.neg_samples) < settings.n_neg:
+            LOGGER.info("some queries have fewer than %d negatives: theirs are repeated", settings.n_neg)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -270,15 +274,25 @@ class Fit:
                 while state.epoch < settings.n_epochs and state.epochs_without_gain <= settings.patience:
                     self._train_epoch()
                     self._finish_epoch(events)
-            except StopRequested as stop:
-                path = self.save()
-                where = f"epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {state.step}"
-                LOGGER.warning("%s: saved at %s; go on with --resume %s", stop, where, path)
-                raise
+            except (StopRequested, RunFailed):
+                # a signal to the whole process group kills loader workers too: their death is then no failure
+                if self.interrupts.requested is None:
+                    raise
+                self._save_and_stop(self.interrupts.requested)
         if state.epochs_without_gain > settings.patience:
             LOGGER.info("stopped: %d epochs in a row without a better validation recall@1", state.epochs_without_gain)
         best = self.folder / BEST
         return best if best.exists() else self.folder / LAST
+
+    def _save_and_stop(self, number: int) -> None:
+        """Save the run where it stands and raise `StopRequested`; RunFailed, and no save, where a step had gone wrong."""
+        state, stop = self.state, StopRequested(number)
+        forget_children()
+        self._read_losses()
+        path = self.save()
+        where = f"epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {state.step}"
+        LOGGER.warning("%s: saved at %s; go on with --resume %s", stop, where, path)
+        raise stop
 
     def _train_epoch(self) -> None:
         state = self.state
@@ -336,20 +350,24 @@ class Fit:
         self._sampler.plans = plans[state.step :]
         self.model.train()
         label = f"epoch {state.epoch + 1} training {state.refresh + 1}/{settings.refreshes_per_epoch}"
-        batches = iter(self._loader)
-        pending: list[tuple[int, list[str], dict[str, torch.Tensor]]] = []
-        with progress_bar(total=len(plans), initial=state.step, desc=label, unit="step") as bar:
+        bar = progress_bar(total=len(plans), initial=state.step, desc=label, unit="step")
+        with bar, worker_deaths_named(self._notes):
+            batches = iter(self._loader)
             for plan in self._sampler.plans:
-                batch = next_batch(batches, self._notes)
+                batch = next_batch(batches)
                 with self.interrupts.hold():
                     losses = self._step(plan, batch)
-                    pending.append((state.step, batch.files, losses))
+                    self._unread.append((state.step, batch.files, losses))
                     state.step += 1
                 bar.update()
-                if len(pending) == READ_BACK_EVERY:
-                    bar.set_postfix({name: f"{value:.3f}" for name, value in check_losses(state, pending).items()})
-                    pending.clear()
-        check_losses(state, pending)
+                if len(self._unread) == READ_BACK_EVERY:
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in self._read_losses().items()})
+        self._read_losses()
+
+    def _read_losses(self) -> dict[str, float]:
+        """Look at the losses since the last look; the newest, by name. RunFailed where one was not finite."""
+        unread, self._unread = self._unread, []
+        return check_losses(self.state, unread)
 
     def _step(self, plan: StepPlan, batch: StepBatch) -> dict[str, torch.Tensor]:
         state, compute = self.state, self.compute
@@ -425,6 +443,6 @@ def check_losses(state: RunState, pending: list[tuple[int, list[str], dict[str, 
             what = "a gradient" if odd == "update" else f"the {odd} loss"
             raise RunFailed(
                 f"{what} is not finite at epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {step + 1} (its update "
-                f"was left out, last.pth is from before; a lower --lr, or --precision fp32, may help); files: {', '.join(files)}"
+                f"was left out, last.pth is from before; a new run with a lower --lr or fp32 may help); files: {', '.join(files)}"
             )
     return {name: value for name, value in zip(names, table[-1].tolist()) if name != "update"}

@@ -2,11 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CHILD = getattr(signal, "SIGCHLD", None)
 
 
 class StopRequested(BaseException):
@@ -18,10 +19,13 @@ class StopRequested(BaseException):
 
 
 class Interrupts:
-    """While entered, a signal raises `StopRequested`: at once, or at the end of a `hold`. A second one leaves the process."""
+    """While entered, a signal raises `StopRequested`: at once, or at the end of a `hold`. A second one leaves the process.
+
+    `requested` is the signal that came, or None.
+    """
 
     def __init__(self) -> None:
-        self._requested: int | None = None
+        self.requested: int | None = None
         self._holds = 0
         self._before: dict[int, object] = {}
 
@@ -35,23 +39,54 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._requested is not None:
+        if self.requested is not None:
             os._exit(128 + number)
-        self._requested = number
+        self.requested = number
         if not self._holds:
             raise StopRequested(number)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Finish what is within before a signal takes effect."""
-        asked_before = self._requested
+        """Finish what is within before a signal takes effect; what torch raises when a loader worker dies waits as well."""
+        asked_before, outermost = self.requested, not self._holds
         self._holds += 1
+        child_handler = _later_child_deaths() if outermost else None
         try:
             yield
         finally:
             self._holds -= 1
-        if self._requested is not None and asked_before is None and not self._holds:
-            raise StopRequested(self._requested)
+            if child_handler:
+                seen = signal.getsignal(CHILD)
+                signal.signal(CHILD, child_handler)
+        if not self._holds and self.requested is not None and asked_before is None:
+            raise StopRequested(self.requested)
+        if child_handler and seen.happened:
+            child_handler(CHILD, None)
+
+
+class _Noted:
+    """A signal handler that only remembers."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.happened = True
+
+
+def _later_child_deaths() -> Callable | None:
+    """Put off the handler of dead children that torch installs; returns it, or None where there is none."""
+    handler = signal.getsignal(CHILD) if CHILD else None
+    if not callable(handler):
+        return None
+    signal.signal(CHILD, _Noted())
+    return handler
+
+
+def forget_children() -> None:
+    """From now on, take no notice of loader workers that die: the process is about to end, and they with it."""
+    if CHILD:
+        signal.signal(CHILD, signal.SIG_DFL)
 
 
 def ignore_in_worker(_: int = 0) -> None:

@@ -46,6 +46,13 @@ def _metres(text: str) -> float:
     return value
 
 
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of at least 0")
+    return value
+
+
 def _scale(text: str) -> float:
     value = float(text)
     if not 0 < value <= 4:
@@ -220,40 +227,40 @@ def main_parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--lr",
-        type=float,
+        type=_amount,
         default=2.5e-4,
         metavar="F",
         help="rate of encoder and attention per triplet, doubled; the head takes ten times it",
     )
     group.add_argument(
-        "--d_lr", type=float, default=1e-4, metavar="F", help="rate of the discriminator per triplet, doubled"
+        "--d_lr", type=_amount, default=1e-4, metavar="F", help="rate of the discriminator per triplet, doubled"
     )
-    group.add_argument("--momentum", type=float, default=0.9, metavar="F", help="of SGD")
-    group.add_argument("--weight_decay", type=float, default=0.005, metavar="F", help="of SGD")
+    group.add_argument("--momentum", type=_amount, default=0.9, metavar="F", help="of SGD")
+    group.add_argument("--weight_decay", type=_amount, default=0.005, metavar="F", help="of SGD")
     group.add_argument(
         "--margin",
-        type=float,
+        type=_amount,
         default=released.margin,
         metavar="F",
         help="its square root is the margin of the triplet loss",
     )
     group.add_argument(
         "--sem_loss_weight",
-        type=float,
+        type=_amount,
         default=released.sem_weight,
         metavar="F",
         help="weight of the semantic loss; 0 trains without labels",
     )
     group.add_argument(
         "--adv_loss_weight",
-        type=float,
+        type=_amount,
         default=released.adv_weight,
         metavar="F",
         help="weight of the adversarial gradient, times --sem_loss_weight",
     )
     group.add_argument(
         "--da_loss_weight",
-        type=float,
+        type=_amount,
         default=released.da_weight,
         metavar="F",
         help="weight of the discriminator's own loss",
@@ -268,7 +275,7 @@ def main_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("saving and resuming")
     group.add_argument(
         "--save_every_min",
-        type=float,
+        type=_amount,
         default=0.0,
         metavar="MIN",
         help="minutes at least between two saves at mining refreshes; 0 saves at each",

@@ -95,8 +95,8 @@ def locked(folder: Path) -> Iterator[None]:
         return
     with open(folder / "run.lock", "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by loader workers, as flock would be
+        except OSError:
             raise ValueError(
                 f"{folder}: another process is training in this run folder; wait for it, or stop it"
             ) from None
