@@ -16,8 +16,14 @@ import numpy as np
 
 import eval as evaluation_script
 import main as training_script
+from datasets.naming import KINDS
+from datasets.places import load_image_set
 from datasets.town import make_town
-from utils.evaluation import align
+from utils.checkpoints import load_checkpoint
+from utils.compute import resolve_compute
+from utils.embedding import EmbeddingOptions
+from utils.evaluation import EvaluationSet, align, evaluate_places
+from utils.report_showcase import showcase
 from utils.runs import BEST
 
 SIZE = (224, 128)
@@ -98,6 +104,19 @@ def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> di
     return {FRESH_NAME: recalls(where)["val"], **{TITLES[name]: value for name, value in held_out.items()}}
 
 
+def draw_showcase(run_folder: Path, town: Path, seed: int = 0) -> Path:
+    """The README's picture: what the trained network finds in three conditions, and where it looks."""
+    checkpoint = load_checkpoint(run_folder / BEST)
+    options = EmbeddingOptions(num_workers=1, compute=resolve_compute())
+    model = options.compute.place(checkpoint.build())
+    gallery = load_image_set([town / "robotcar/overcast"])
+    sets = [
+        EvaluationSet(name, gallery, load_image_set([town / "robotcar" / name]), KINDS["utm"], (25.0,), 1.0)
+        for name in ("snow", "sun", "night")
+    ]
+    return showcase(run_folder / "showcase.jpg", model, evaluate_places(model, sets, options), options, seed)
+
+
 def compare(before: list[dict[str, float]], after: list[dict[str, float]]) -> str:
     """Table of mean recall@1 before and after training, over seeds."""
     rows = [["recall@1 in percent", "untrained", "trained", "gain", *(["gain per seed"] if len(after) > 1 else [])]]
@@ -126,6 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{time.monotonic() - start:.0f} s after the start, with seed {seed} done", flush=True)
     print(f"\n{compare(before, after)}")
     print(f"\ncheckpoints, predictions and logs: {newest('demo')}")
+    print(f"picture: {draw_showcase(newest('demo'), args.out)}")
     print(f"open {newest('demo') / 'report.html'} to see what it finds, and where it looks")
     print(f"{time.monotonic() - start:.0f} s in all")
     return 0
