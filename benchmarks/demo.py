@@ -97,6 +97,7 @@ def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> di
             "dataset_root_val": roots["dataset_root_val"],
             **FRESH,
             "eval_scale": "1",
+            "num_workers": "1",
             "output_dir": str(where),
             "no_report": "",
         },
