@@ -31,7 +31,8 @@ def write_run(folder, recalls, miou=None, record=True, data=None, checkpoint="go
 
 
 def write_checkpoint(path, record):
-    torch.save({"format": FORMAT, "config": {}, "model": {}, "training": {"record": record}}, path)
+    config = {"arch": "resnet18", "semnet": "deeplab", "num_classes": 17, "scale_indexes": [3, 4]}
+    torch.save({"format": FORMAT, "config": config, "model": {}, "training": {"record": record}}, path)
 
 
 def rows_of(text: str) -> list[list[str]]:
