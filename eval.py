@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
-    compute = resolve_compute(args.device, args.precision)
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     folder = arguments.output_folder(args)
     start_logging(folder / "log.txt")
@@ -54,7 +54,7 @@ def localize_photos(args: argparse.Namespace) -> None:
         raise ValueError("--localize PHOTO and --gallery DIR go together")
     if not args.json:
         start_logging()
-    compute = resolve_compute(args.device, args.precision)
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     photos = photo_paths(args.localize)
     gallery = located_image_set(args.gallery, args.positions)

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
     settings = arguments.fit_settings(args)
-    compute = resolve_compute(args.device, args.precision)
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     args.precision = compute.precision  # what auto meant, so that a resumed run keeps to it
     start_logging()
     found = find_checkpoint(args.resume, args.exp_name)

@@ -6,6 +6,7 @@ from pickle import UnpicklingError
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 ARCHITECTURES = ("resnet18", "resnet50", "resnet101")
 STAGES = (1, 2, 3, 4)
@@ -70,6 +71,18 @@ class Encoder(nn.Module):
         for stage in range(1, last_stage + 1):
             x = features[stage] = getattr(self, f"layer{stage}")(x)
         return features
+
+
+def fold_batch_norm(encoder: Encoder) -> None:
+    """Replace every convolution and the BN behind it by one convolution, in place: the same function in eval mode alone."""
+    for module in [*encoder.modules()]:
+        children = dict(module.named_children())
+        if isinstance(module, nn.Sequential) and isinstance(children.get("1"), nn.BatchNorm2d):  # downsample
+            module[0], module[1] = fuse_conv_bn_eval(module[0], module[1]), nn.Identity()
+        for name in [name for name in children if name.startswith("bn")]:
+            conv = name.replace("bn", "conv")
+            setattr(module, conv, fuse_conv_bn_eval(children[conv], children[name]))
+            setattr(module, name, nn.Identity())
 
 
 def load_pretrained(encoder: Encoder, arch: str, source: str | Path | None) -> None:

@@ -1,5 +1,6 @@
 """SegVPR: encoder, semantic head, attention and pooling put together."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from models.attention import MultiScaleAttention
 from models.domain import Discriminator
-from models.encoder import STAGES, Encoder, load_pretrained
+from models.encoder import STAGES, Encoder, fold_batch_norm, load_pretrained
 from models.heads import build_head
 from models.pooling import MultiScalePooling
 from models.resize import resize_to
@@ -77,6 +78,13 @@ class SegVPR(nn.Module):
         if with_logits:
             logits = self._logits(features, images) * resize_to(attention.detach(), images.shape[-2:])
         return SegVPROutput(self._pool(features, attention), logits, attention)
+
+    def for_embedding(self) -> "SegVPR":
+        """A copy in eval mode for `embed` and `attend` alone: BN folded into the convolutions, no head, no discriminator."""
+        twin = copy.deepcopy(self).eval().requires_grad_(False)
+        fold_batch_norm(twin.encoder)
+        del twin.head, twin.discriminator
+        return twin
 
     def _logits(self, features: dict[int, Tensor], images: Tensor) -> Tensor:
         return resize_to(self.head(features[HEAD_STAGE]), images.shape[-2:])

@@ -9,6 +9,7 @@ from utils.interrupts import StopRequested
 from utils.logs import LOGGER, stop_logging
 
 RUN_FAILED, USER_ERROR = 1, 2
+COMPILERS = ("torch._dynamo", "torch._inductor")
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
@@ -22,9 +23,9 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         print(f"{name}: error: {line}", file=sys.stderr)
         return USER_ERROR
     except RuntimeError as error:
-        if not isinstance(error, RunFailed) and dead_worker(error) is None:
+        line = describe(error)
+        if line is None:
             raise
-        line = str(error) if isinstance(error, RunFailed) else died_on("a file that is not known", error)
         LOGGER.debug("failed: %s", line)
         print(f"{name}: error: {line}", file=sys.stderr)
         return RUN_FAILED
@@ -35,3 +36,14 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         return 128 + signal.SIGINT
     finally:
         stop_logging()
+
+
+def describe(error: RuntimeError) -> str | None:
+    """What to say of an error that a user can do something about; None for a fault of the program."""
+    if isinstance(error, RunFailed):
+        return str(error)
+    if dead_worker(error) is not None:
+        return died_on("a file that is not known", error)
+    if type(error).__module__.startswith(COMPILERS):
+        return f"--compile: torch.compile failed here, try without it: {' '.join(str(error).split())[:300]}"
+    return None

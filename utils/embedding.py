@@ -89,16 +89,22 @@ def embed_images(
     """
     was_training = model.training
     model.eval()
-    compute = options.compute
+    compute, embedder = options.compute, options.compute.embedder(model)
     descriptors = np.empty((len(paths), model.descriptor_dim), np.float32)
     dataset = ImageBatches(paths, scale)
     with worker_deaths_named(dataset.notes):
+        before: tuple[list[int], torch.Tensor] | None = None
         for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description):
             try:
                 with compute.autocast():
-                    descriptors[batch.indexes] = model.embed(compute.images(batch.images)).float().cpu().numpy()
+                    found = embedder.embed(compute.images(batch.images)).float()
             except ValueError as error:
                 raise ValueError(f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g})") from error
+            if before:  # one batch late, so that the device has work while the host waits for a result
+                descriptors[before[0]] = before[1].cpu().numpy()
+            before = batch.indexes, found
+        if before:
+            descriptors[before[0]] = before[1].cpu().numpy()
     model.train(was_training)
     check_descriptors(descriptors, paths)
     return descriptors

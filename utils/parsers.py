@@ -109,6 +109,16 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         help="numbers of the convolutions; auto is bf16 where the hardware is fast at it, else fp32",
     )
     group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network first (torch.compile): minutes at the start, then faster",
+    )
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="on a GPU: no TF32 and, where PyTorch has them, kernels that repeat to the bit; slower (a CPU always repeats)",
+    )
+    group.add_argument(
         "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"
     )
     group.add_argument("--cache_batch_size", type=_positive, default=24, metavar="N", help="images per embedding batch")
