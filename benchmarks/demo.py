@@ -22,9 +22,10 @@ from datasets.town import make_town
 from utils.checkpoints import load_checkpoint
 from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
-from utils.evaluation import EvaluationSet, align, evaluate_places
+from utils.evaluation import EvaluationSet, evaluate_places
 from utils.report_showcase import showcase
 from utils.runs import BEST
+from utils.tables import align
 
 SIZE = (224, 128)
 SMALL = {

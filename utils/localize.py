@@ -13,8 +13,8 @@ from datasets.positions import require_positions
 from models.segvpr import SegVPR
 from utils.descriptor_store import bounded_batches, default_folder, stored_descriptors, weights_digest
 from utils.embedding import EmbeddingOptions, embed_images
-from utils.evaluation import align
 from utils.retrieval import search
+from utils.tables import align
 
 SPREAD_AT = 5
 
