@@ -22,3 +22,11 @@ class MultiScaleAttention(nn.Module):
         maps = [F.relu(conv(features)) for conv in self.convs]
         size = maps[0].shape[-2:]
         return F.softplus(self.merge(torch.cat([resize_to(m, size) for m in maps], dim=1)))
+
+
+class UniformAttention(nn.Module):
+    """No preference: a map of ones in the shape of `MultiScaleAttention`'s, without parameters."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        batch, _, height, width = features.shape
+        return features.new_ones(batch, 1, height - 2, width - 2)

@@ -1,5 +1,7 @@
 """From feature maps to one descriptor: L2 norm at every location, then generalised mean (GeM)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +19,16 @@ class MultiScalePooling(nn.Module):
         self.p = nn.Parameter(torch.full((1,), p), requires_grad=False)
         self.eps = eps
 
-    def pool(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C)."""
+    def pool(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(B, C, h, w) -> (B, C); `weight` (B, 1, h, w) multiplies the locations after their norm was taken."""
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         x = x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + self.eps)
+        if weight is not None:
+            x = x * weight
         p = self.p.to(x.dtype)
         return x.clamp(min=self.eps).pow(p).mean(dim=(-2, -1)).pow(1 / p)
 
-    def forward(self, stages: list[Tensor]) -> Tensor:
-        """Stages [(B, C_i, h_i, w_i), ...] -> (B, sum of C_i)."""
-        return torch.cat([self.pool(x) for x in stages], dim=1)
+    def forward(self, stages: list[Tensor], weights: Sequence[Tensor | None] | None = None) -> Tensor:
+        """Stages [(B, C_i, h_i, w_i), ...], each with a weight or None -> (B, sum of C_i)."""
+        weights = weights or [None] * len(stages)
+        return torch.cat([self.pool(x, weight) for x, weight in zip(stages, weights)], dim=1)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from models.attention import MultiScaleAttention
+from models.attention import MultiScaleAttention, UniformAttention
 from models.domain import Discriminator
 from models.encoder import STAGES, Encoder, fold_batch_norm, load_pretrained
 from models.heads import build_head
@@ -15,6 +16,10 @@ from models.pooling import MultiScalePooling
 from models.resize import resize_to
 
 ATTENTION_STAGE, HEAD_STAGE = 3, 4
+ATTENTIONS = ("released", "after_norm", "none")
+INPUTS = ("released", "imagenet")
+OPTIONS = {"attention": "released", "guidance": True, "input": "released"}
+"""Parts of a configuration that are ours, with the values that make the released network."""
 
 
 class SegVPROutput(NamedTuple):
@@ -23,7 +28,8 @@ class SegVPROutput(NamedTuple):
     Attributes
     ----------
     embeddings : (B, D) descriptors, not normalised.
-    logits : (B, classes, H, W) at the input's size, multiplied by the detached attention; None if not asked for.
+    logits : (B, classes, H, W) at the input's size, multiplied by the detached attention (unless the network is built
+        without guidance); None if not asked for.
     attention : (B, 1, h - 2, w - 2) positive map, where (h, w) is the size of stage 3.
     """
 
@@ -35,11 +41,20 @@ class SegVPROutput(NamedTuple):
 class SegVPR(nn.Module):
     """Place recognition by semantics-guided attention. Build it with `build_model`.
 
-    Images are (B, 3, H, W) in network input space (`datasets.transforms.to_network_input`), sides at least 97 px.
+    Images are (B, 3, H, W) in the network input space that `input_space` names (`datasets.transforms.to_network_input`),
+    sides at least 97 px.
     """
 
     def __init__(
-        self, arch: str, semnet: str, num_classes: int, scale_indexes: Sequence[int], train_enc_from: str | int
+        self,
+        arch: str,
+        semnet: str,
+        num_classes: int,
+        scale_indexes: Sequence[int],
+        train_enc_from: str | int,
+        attention: str = "released",
+        guidance: bool = True,
+        input_space: str = "released",
     ):
         super().__init__()
         self.config = {
@@ -47,12 +62,21 @@ class SegVPR(nn.Module):
             "semnet": semnet,
             "num_classes": num_classes,
             "scale_indexes": list(scale_indexes),
+            "attention": attention,
+            "guidance": guidance,
+            "input": input_space,
         }
+        if attention not in ATTENTIONS:
+            raise ValueError(f"attention: {attention!r} is not one of {', '.join(ATTENTIONS)}")
+        if input_space not in INPUTS:
+            raise ValueError(f"input: {input_space!r} is not one of {', '.join(INPUTS)}")
+        self.placement, self.guidance, self.input_space = attention, guidance, input_space
         self.scale_indexes = check_scale_indexes(scale_indexes)
         self.encoder = Encoder(arch, train_enc_from)
         channels = self.encoder.channels
         self.head = build_head(semnet, channels[HEAD_STAGE], num_classes)
-        self.attention = MultiScaleAttention(channels[ATTENTION_STAGE])
+        uniform = attention == "none"
+        self.attention = UniformAttention() if uniform else MultiScaleAttention(channels[ATTENTION_STAGE])
         self.pooling = MultiScalePooling()
         self.discriminator = Discriminator(num_classes)
         self.descriptor_dim = sum(channels[stage] for stage in self.scale_indexes)
@@ -76,7 +100,9 @@ class SegVPR(nn.Module):
         attention = self.attention(features[ATTENTION_STAGE])
         logits = None
         if with_logits:
-            logits = self._logits(features, images) * resize_to(attention.detach(), images.shape[-2:])
+            logits = self._logits(features, images)
+            if self.guidance and self.placement != "none":
+                logits = logits * resize_to(attention.detach(), images.shape[-2:])
         return SegVPROutput(self._pool(features, attention), logits, attention)
 
     def for_embedding(self) -> "SegVPR":
@@ -90,13 +116,26 @@ class SegVPR(nn.Module):
         return resize_to(self.head(features[HEAD_STAGE]), images.shape[-2:])
 
     def _pool(self, features: dict[int, Tensor], attention: Tensor) -> Tensor:
-        """Weigh the first and the last pooled stage by attention, once each, and pool all."""
-        weighted = {self.scale_indexes[0], self.scale_indexes[-1]}
-        stages = []
-        for stage in self.scale_indexes:
-            x = features[stage]
-            stages.append(x * resize_to(attention, x.shape[-2:]) if stage in weighted else x)
-        return self.pooling(stages)
+        """Weigh the first and the last pooled stage by attention, once each, and pool all.
+
+        As released the map multiplies features before their norm is taken; `after_norm` divides it by its mean over the
+        image and has it weigh what GeM averages.
+        """
+        weighted = {self.scale_indexes[0], self.scale_indexes[-1]} if self.placement != "none" else set()
+        stages = [features[stage] for stage in self.scale_indexes]
+        maps = [
+            resize_to(attention, x.shape[-2:]) if stage in weighted else None
+            for stage, x in zip(self.scale_indexes, stages)
+        ]
+        if self.placement == "after_norm":
+            return self.pooling(stages, [None if m is None else relative(m) for m in maps])
+        return self.pooling([x if m is None else x * m for x, m in zip(stages, maps)])
+
+
+def relative(attention: Tensor) -> Tensor:
+    """A map (B, 1, h, w) in at least float32, divided by its mean over the image."""
+    attention = attention.to(torch.promote_types(attention.dtype, torch.float32))
+    return attention / attention.mean(dim=(-2, -1), keepdim=True)
 
 
 def check_scale_indexes(scale_indexes: Sequence[int]) -> tuple[int, ...]:
@@ -115,6 +154,9 @@ def build_model(
     scale_indexes: Sequence[int] = (3, 4),
     pretrain: str | Path | None = None,
     train_enc_from: str | int = "all",
+    attention: str = "released",
+    guidance: bool = True,
+    input: str = "released",
 ) -> SegVPR:
     """Build a SegVPR network.
 
@@ -125,11 +167,14 @@ def build_model(
     scale_indexes : the encoder stages that are pooled: an ascending non-empty subset of 1..4.
     pretrain : encoder weights: None, `"imagenet"` (downloaded) or the path of a `.pth` state_dict.
     train_enc_from : `"all"`, or the first encoder stage (1..4) that is trained.
+    attention : where the map acts: before the norm (`released`), `after_norm`, or `none`.
+    guidance : whether the map multiplies the source logits.
+    input : the input space the network expects, `released` or `imagenet` (`datasets.transforms.to_network_input`).
 
     Raises
     ------
     ValueError, OSError : an argument that is not offered, or weights that cannot be had; the message names it.
     """
-    model = SegVPR(arch, semnet, num_classes, scale_indexes, train_enc_from)
+    model = SegVPR(arch, semnet, num_classes, scale_indexes, train_enc_from, attention, guidance, input)
     load_pretrained(model.encoder, arch, pretrain)
     return model
