@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 
 from datasets.naming import detect_kind
-from datasets.positions import located_image_set
+from datasets.positions import located_images
 from utils import arguments
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
@@ -57,12 +57,12 @@ def localize_photos(args: argparse.Namespace) -> None:
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     photos = photo_paths(args.localize)
-    gallery = located_image_set(args.gallery, args.positions)
+    gallery, zone = located_images(args.gallery, args.positions)
     scale = args.eval_scale or detect_kind(list(gallery.paths))[0].eval_scale
     LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
     options = arguments.embedding_options(args, compute)
     model = compute.place(checkpoint.build())
-    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store)
+    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, zone)
     if args.json:
         print(to_json(found))
     else:

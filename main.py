@@ -50,8 +50,8 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         labelled = labelled_images(sets, args.seed, screening)
         record = {"arguments": arguments.plain_values(args), "data": fingerprints(data, sets)}
         model = compute.place(starting_model(args, resumed))
-        before = None if resumed or args.no_report else copy.deepcopy(model).cpu()
         continued = resumed is not None and "run" in resumed.training
+        before = None if continued or args.no_report else copy.deepcopy(model).cpu()
         if continued:
             check_record(resumed.training["record"], record)
         optimizers = build_optimizers(

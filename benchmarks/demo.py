@@ -130,13 +130,19 @@ def compare(before: list[dict[str, float]], after: list[dict[str, float]]) -> st
     return "\n".join(align(rows))
 
 
-def main(argv: list[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of `python3 -m benchmarks.demo`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train once per seed (default: 0)")
     parser.add_argument(
         "--out", type=Path, default=Path("data/demo_town"), help="where the town is drawn (default: data/demo_town)"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = build_parser().parse_args(argv)
     start = time.monotonic()
     print(f"drawing the town in {args.out}", flush=True)
     make_town(args.out, size=SIZE)
