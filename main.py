@@ -113,6 +113,9 @@ def starting_model(args: argparse.Namespace, resumed: Checkpoint | None) -> SegV
         args.scale_indexes,
         None if resumed else args.pretrain,
         args.train_enc_from,
+        args.attention,
+        args.guidance,
+        args.input,
     )
     if resumed:
         resumed.load_into(model)

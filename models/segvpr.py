@@ -81,9 +81,13 @@ class SegVPR(nn.Module):
         self.discriminator = Discriminator(num_classes)
         self.descriptor_dim = sum(channels[stage] for stage in self.scale_indexes)
 
+    @property
+    def _last_embedded(self) -> int:
+        return max(ATTENTION_STAGE, *self.scale_indexes)
+
     def embed(self, images: Tensor) -> Tensor:
         """Descriptors (B, `descriptor_dim`); runs neither the head nor stages that nothing needs."""
-        features = self.encoder(images, last_stage=max(ATTENTION_STAGE, *self.scale_indexes))
+        features = self.encoder(images, last_stage=self._last_embedded)
         return self._pool(features, self.attention(features[ATTENTION_STAGE]))
 
     def segment(self, images: Tensor) -> Tensor:
@@ -96,7 +100,7 @@ class SegVPR(nn.Module):
 
     def forward(self, images: Tensor, with_logits: bool = True) -> SegVPROutput:
         """Descriptors, attention-weighted logits and attention, in train and in eval mode alike."""
-        features = self.encoder(images)
+        features = self.encoder(images, last_stage=HEAD_STAGE if with_logits else self._last_embedded)
         attention = self.attention(features[ATTENTION_STAGE])
         logits = None
         if with_logits:

@@ -178,7 +178,14 @@ def embedding_options(args: argparse.Namespace, compute: Compute) -> EmbeddingOp
 
 
 def loss_settings(args: argparse.Namespace) -> LossSettings:
-    return LossSettings(args.margin, args.sem_loss_weight, args.adv_loss_weight, args.da_loss_weight, args.da_method)
+    return LossSettings(
+        args.margin,
+        args.sem_loss_weight,
+        args.adv_loss_weight,
+        args.da_loss_weight,
+        args.da_method,
+        args.grl_schedule,
+    )
 
 
 def fit_settings(args: argparse.Namespace) -> FitSettings:
@@ -210,6 +217,9 @@ def plain_values(args: argparse.Namespace) -> dict:
 def target_paths(args: argparse.Namespace, screening: Screening) -> tuple[str, ...]:
     """Images of the target domain; ValueError where the method needs them and there are too few."""
     if args.da_method == "none":
+        return ()
+    if not args.sem_loss_weight:
+        LOGGER.info("--sem_loss_weight 0: no segmentation, and so no domain adaptation, which works through it")
         return ()
     if not args.DA_datasets:
         raise ValueError(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.segvpr import SegVPR, build_model
+from models.segvpr import OPTIONS, SegVPR, build_model
 
 FORMAT = "segvpr-1"
 
@@ -64,7 +64,8 @@ class Checkpoint:
 
     Attributes
     ----------
-    config : `arch`, `semnet`, `num_classes`, `scale_indexes`: the keyword arguments of `build_model`.
+    config : `arch`, `semnet`, `num_classes`, `scale_indexes`, `attention`, `guidance`, `input`: the keyword arguments of
+        `build_model`.
     state_dict : weights under our names.
     training : state of the run that wrote it; empty for a released file.
     """
@@ -96,7 +97,8 @@ class Checkpoint:
 
 def describe_config(config: Mapping[str, Any]) -> str:
     scales = "+".join(map(str, config["scale_indexes"]))
-    return f"{config['arch']} with {config['semnet']}, {config['num_classes']} classes, pooled stages {scales}"
+    ours = "".join(f", {name} {config[name]}" for name, value in OPTIONS.items() if config[name] != value)
+    return f"{config['arch']} with {config['semnet']}, {config['num_classes']} classes, pooled stages {scales}{ours}"
 
 
 def save_checkpoint(path: Path, model: SegVPR, training: dict[str, Any], keep: Path | None = None) -> None:
@@ -213,6 +215,7 @@ def _read_ours(path: Path, content: dict) -> Checkpoint:
     if content["format"] != FORMAT:
         raise ValueError(f"{path}: checkpoint format {content['format']!r} is not {FORMAT}, which this version reads")
     config, state, training = (content.get(key) for key in ("config", "model", "training"))
+    config = {**OPTIONS, **config} if isinstance(config, dict) else config  # older files lack our options
     if not (_is_config(config) and _is_state_dict(state) and _is_training(training)):
         raise ValueError(
             f"{path}: not a SegVPR checkpoint (its configuration, weights or run state are not as they should be)"
@@ -223,6 +226,7 @@ def _read_ours(path: Path, content: dict) -> Checkpoint:
 def _is_config(config: Any) -> bool:
     """Whether these are keyword arguments of `build_model` of the right types."""
     types = {"arch": str, "semnet": str, "num_classes": int, "scale_indexes": list}
+    types |= {name: type(value) for name, value in OPTIONS.items()}
     return (
         isinstance(config, dict)
         and config.keys() == types.keys()
@@ -267,4 +271,5 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
         "semnet": "pspnet" if pspnet else "deeplab",
         "num_classes": int(last.shape[0]),
         "scale_indexes": [3, 4],
+        **OPTIONS,
     }

@@ -382,6 +382,7 @@ class Fit:
             num_negatives=self.settings.n_neg,
             settings=self.settings.losses,
             compute=compute,
+            progress=self._progress(),
         )
         wide = torch.float32 if compute.device.type == "mps" else torch.float64
         for name, loss in losses.items():
@@ -389,6 +390,12 @@ class Fit:
         state.steps_summed += 1
         losses["update"] = self.optimizers.skipped
         return losses
+
+    def _progress(self) -> float:
+        """Share of the planned steps that are done."""
+        state, settings = self.state, self.settings
+        refreshes = state.epoch * settings.refreshes_per_epoch + state.refresh + state.step / self.steps_per_refresh
+        return refreshes / max(1, settings.n_epochs * settings.refreshes_per_epoch)
 
     # -- what each step reads ----------------------------------------------------------------------------------------
 

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from datasets.naming import KINDS
-from models import ARCHITECTURES, HEADS
+from models import ARCHITECTURES, ATTENTIONS, HEADS, INPUTS, OPTIONS
 from utils.compute import PRECISIONS
 from utils.fit import FitSettings
 from utils.screening import ON_BAD_IMAGE
-from utils.training import DA_METHODS, LossSettings
+from utils.training import DA_METHODS, GRL_SCHEDULES, LossSettings
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -163,6 +163,25 @@ def main_parser() -> argparse.ArgumentParser:
         help="first encoder stage that is trained",
     )
 
+    group.add_argument(
+        "--attention",
+        default=OPTIONS["attention"],
+        choices=ATTENTIONS,
+        help="where the map acts: before the norm, which cancels it, as released; after the norm, on what GeM averages; or no map",
+    )
+    group.add_argument(
+        "--guidance",
+        action=argparse.BooleanOptionalAction,
+        default=OPTIONS["guidance"],
+        help="the map multiplies the source logits (guided segmentation)",
+    )
+    group.add_argument(
+        "--input",
+        default=OPTIONS["input"],
+        choices=INPUTS,
+        help="what the network is fed: BGR 0..255 less small means as released, or RGB with ImageNet's mean and deviation",
+    )
+
     group = parser.add_argument_group("training data")
     group.add_argument("--dataset_root", type=Path, metavar="DIR", help="root of the training set")
     group.add_argument(
@@ -259,7 +278,7 @@ def main_parser() -> argparse.ArgumentParser:
         type=_amount,
         default=released.sem_weight,
         metavar="F",
-        help="weight of the semantic loss; 0 trains without labels",
+        help="weight of the semantic loss; 0 trains without labels, head and domain adaptation",
     )
     group.add_argument(
         "--adv_loss_weight",
@@ -280,6 +299,12 @@ def main_parser() -> argparse.ArgumentParser:
         default=released.da_method,
         choices=DA_METHODS,
         help="domain adaptation: gradient reversal, alternating as released, or none",
+    )
+    group.add_argument(
+        "--grl_schedule",
+        default=released.grl_schedule,
+        choices=GRL_SCHEDULES,
+        help="of the reversed gradient: constant, or growing from 0 over the planned epochs (DANN)",
     )
     _add_machine(parser)
     group = parser.add_argument_group("saving and resuming")

@@ -1,5 +1,6 @@
 """One optimisation step of SegVPR, from tensors alone."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from utils.schedules import poly
 
 CPU = Compute()
 DA_METHODS = ("grl", "alternating", "none")
+GRL_SCHEDULES = ("constant", "dann")
 TOTAL_TRIPLETS = 250_000
 """Triplets after which the released schedule reaches a rate of zero."""
 
@@ -23,7 +25,8 @@ TOTAL_TRIPLETS = 250_000
 class LossSettings:
     """What the losses weigh (released defaults) and how the domains are adapted.
 
-    `margin` is the square of the distance margin, as in the released parser.
+    `margin` is the square of the distance margin, as in the released parser. Without a semantic loss there is nothing that
+    domain adaptation could move (`sem_weight` is a factor of its gradient), so both are left out together.
     """
 
     margin: float = 0.1
@@ -31,27 +34,36 @@ class LossSettings:
     adv_weight: float = 0.001
     da_weight: float = 0.5
     da_method: str = "grl"
+    grl_schedule: str = "constant"
 
     def __post_init__(self) -> None:
         if self.da_method not in DA_METHODS:
             raise ValueError(f"da_method: {self.da_method!r} is not one of {', '.join(DA_METHODS)}")
+        if self.grl_schedule not in GRL_SCHEDULES:
+            raise ValueError(f"grl_schedule: {self.grl_schedule!r} is not one of {', '.join(GRL_SCHEDULES)}")
         if self.da_method == "grl" and not self.da_weight > 0:
             raise ValueError("da_loss_weight: must be above 0 with da_method grl, whose reversal factor it divides")
         if self.margin < 0:
             raise ValueError(f"margin: {self.margin} is negative; its square root is the loss margin")
 
-    @property
-    def reversal_factor(self) -> float:
-        """Scale of the reversed gradient, so that the network receives sem_weight * adv_weight of dL."""
-        return self.sem_weight * self.adv_weight / self.da_weight
+    def reversal_factor(self, progress: float = 1.0) -> float:
+        """Scale of the reversed gradient, so that the network receives sem_weight * adv_weight of dL.
 
-    @property
-    def uses_target(self) -> bool:
-        return self.da_method != "none"
+        Parameters
+        ----------
+        progress : share of the training that is done, 0 to 1; `dann` multiplies by 2 / (1 + exp(-10 progress)) - 1 (Ganin et
+            al., JMLR 2016, section 5.2), `constant` does not look at it.
+        """
+        factor = self.sem_weight * self.adv_weight / self.da_weight
+        return factor * math.tanh(5 * progress) if self.grl_schedule == "dann" else factor
 
     @property
     def uses_logits(self) -> bool:
-        return self.sem_weight != 0 or self.uses_target
+        return self.sem_weight != 0
+
+    @property
+    def uses_target(self) -> bool:
+        return self.da_method != "none" and self.uses_logits
 
 
 class Optimizers:
@@ -206,6 +218,7 @@ def backward_losses(
     num_negatives: int,
     settings: LossSettings,
     loss_scale: Tensor | float = 1.0,
+    progress: float = 1.0,
 ) -> dict[str, Tensor]:
     """Forward and backward passes of one step; gradients, times `loss_scale`, are added to `.grad`.
 
@@ -216,17 +229,18 @@ def backward_losses(
     parts = output.embeddings.split([num_queries, num_queries, num_queries * num_negatives])
     losses["triplet"] = triplet_loss(*parts, margin=settings.margin)
     total = losses["triplet"]
-    if settings.sem_weight:
+    if settings.uses_logits:
         losses["semantic"] = semantic_loss(output.logits, labels)
         total = total + settings.sem_weight * losses["semantic"]
     if settings.uses_target:
         source = class_probabilities(output.logits)
         target = class_probabilities(model.segment(target_images))
-    if settings.da_method == "grl":
-        reversed_ = [reverse_gradient(p, settings.reversal_factor) for p in (source, target)]
+    if settings.uses_target and settings.da_method == "grl":
+        factor = settings.reversal_factor(progress)
+        reversed_ = [reverse_gradient(p, factor) for p in (source, target)]
         own = discriminator_losses(model.discriminator, *reversed_)
         total = total + settings.da_weight * (own[0] + own[1])
-    elif settings.da_method == "alternating":
+    elif settings.uses_target:
         with frozen(model.discriminator):
             losses["adversarial"] = domain_bce(model.discriminator(target), SOURCE)
             total = total + settings.sem_weight * settings.adv_weight * losses["adversarial"]
@@ -250,6 +264,7 @@ def train_step(
     num_negatives: int = 1,
     settings: LossSettings | None = None,
     compute: Compute = CPU,
+    progress: float = 1.0,
 ) -> dict[str, Tensor]:
     """One optimisation step (protocol, section 5). The model's mode is the caller's choice; training uses train mode.
 
@@ -262,11 +277,12 @@ def train_step(
         positives, then the negatives, those of the first query first.
     labels : the source images' class maps (same number, H, W), any integer type, 255 ignored; unused when `sem_weight`
         is 0.
-    target_images : (T, 3, H', W') target-domain images; unused with `da_method="none"`.
+    target_images : (T, 3, H', W') target-domain images; unused with `da_method="none"` or `sem_weight` 0.
     num_queries, num_negatives : triplets in the batch, and negatives per triplet. Their number in the whole batch is
         understood too: the number of images tells the two apart.
     settings : loss weights and domain adaptation; default the released weights with gradient reversal.
     compute : precision of the convolutions; default that of the model.
+    progress : share of the training that is done, for `grl_schedule="dann"`.
 
     Returns
     -------
@@ -284,7 +300,9 @@ def train_step(
     before = [buffer.clone() for buffer in statistics]
     scale = 1.0 if optimizers.loss_scale is None else optimizers.loss_scale
     with compute.autocast():
-        losses = backward_losses(model, images, labels, target_images, num_queries, int(per_query), settings, scale)
+        losses = backward_losses(
+            model, images, labels, target_images, num_queries, int(per_query), settings, scale, progress
+        )
     skip = ~all_finite([*losses.values(), *torch._foreach_norm(optimizers.gradients())])
     for buffer, old in zip(statistics, before):
         buffer.copy_(torch.where(skip, old, buffer))
