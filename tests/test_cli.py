@@ -127,6 +127,18 @@ def test_any_folder_of_images_of_mixed_sizes_can_be_evaluated(trained_run, tmp_p
     assert evaluation_script.main([*command, *SMALL_EVAL, "--output_dir", str(tmp_path / "out")]) == 0
     (found,) = json.loads((tmp_path / "out/results.json").read_text())["sets"]
     assert found["num_gallery"] == 9 and found["recall"]["1"] == 1  # each image finds itself
+    log = (tmp_path / "out/log.txt").read_text()
+    assert "all: 9 gallery images instead of 20" in log and "no --dataset_root_val: validation is skipped" in log
+
+
+def test_a_test_set_named_val_is_not_the_validation_set(trained_run, tmp_path):
+    for folder in ("overcast", "val"):
+        write_pass(tmp_path / folder, 3, 0)
+    command = ["--resume", str(trained_run / "last.pth"), "--dataset_root_test", str(tmp_path), "--test_g", "overcast"]
+    command += ["--test_q", "val", *SMALL_EVAL, "--output_dir", str(tmp_path / "out")]
+    assert evaluation_script.main(command) == 0
+    (found,) = json.loads((tmp_path / "out/results.json").read_text())["sets"]
+    assert found["name"] == "val in overcast"
 
 
 def test_a_released_checkpoint_needs_no_flags(tiny_root, tmp_path, capsys):

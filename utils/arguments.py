@@ -9,7 +9,7 @@ from datasets.transforms import CROP, common_size
 from models.encoder import MIN_SIDE
 from utils.compute import Compute
 from utils.embedding import EmbeddingOptions
-from utils.evaluation import EvaluationSet, file_name
+from utils.evaluation import TOP_K, EvaluationSet, file_name
 from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.logs import LOGGER
 from utils.runs import new_run_folder
@@ -130,7 +130,7 @@ def evaluation_sets(
     else:
         LOGGER.info("no --dataset_root_val: validation is skipped")
     if args.dataset_root_test:
-        sets += _test_sets(args, screening, thresholds, {s.name for s in sets})
+        sets += _test_sets(args, screening, thresholds, {"val"})  # a test set never takes the validation's name
     else:
         LOGGER.info("no --dataset_root_test: test sets are skipped")
     return sets
@@ -147,6 +147,8 @@ def _evaluation_set(
 ) -> EvaluationSet:
     scale = scale or kind.eval_scale
     gallery, queries = (screening.usable(images, smallest_side(scale)) for images in (gallery, queries))
+    if len(gallery) < TOP_K:
+        LOGGER.info("%s: %d gallery images instead of %d: recalls count what there is", name, len(gallery), TOP_K)
     return EvaluationSet(name, gallery, queries, kind, thresholds, scale)
 
 
