@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import eval as evaluation_script
 import main
+from datasets.town import make_town
 from tests.released_files import write_released
 from tests.tiny import SMALL_RUN, data_flags, write_pass
 from utils.checkpoints import load_checkpoint
@@ -109,6 +110,27 @@ def test_several_thresholds_are_scored_at_once(trained_run, tiny_root, tmp_path)
     assert [(s["name"], s["threshold_m"]) for s in sets] == [(name, m) for name in SETS for m in (1, 30)]
     rain = {s["threshold_m"]: s["recall"]["20"] for s in sets if s["name"] == "rain"}
     assert rain[1] == 0 and rain[30] == 1  # the pass lies 2 m beside the gallery
+
+
+def test_without_data_flags_the_town_is_made_and_used_again(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def draw_small(out):
+        calls.append(out)
+        return make_town(out, (128, 124), 4, workers=1, progress=False)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.town.make_town", draw_small)
+    assert main.main([*SMALL_RUN, "--n_epochs", "0"]) == 0
+    (run,) = (tmp_path / "runs" / "default").iterdir()
+    assert "no data set flag given: using the town" in capsys.readouterr().out
+    assert evaluation_script.main(["--resume", str(run / "last.pth"), *SMALL_EVAL, "--output_dir", "out"]) == 0
+    results = [json.loads((folder / "results.json").read_text()) for folder in (run, tmp_path / "out")]
+    assert results[0]["sets"] == results[1]["sets"] and [s["name"] for s in results[0]["sets"]] == SETS
+    assert results[0]["segmentation"] == results[1]["segmentation"] is not None
+    assert [str(out) for out in calls] == [
+        "data/town"
+    ]  # drawn once; one of other parameters than the default's will do
 
 
 def test_any_folder_of_images_of_mixed_sizes_can_be_evaluated(trained_run, tmp_path):

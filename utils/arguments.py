@@ -31,14 +31,15 @@ def output_folder(args: argparse.Namespace) -> Path:
 
 
 def use_town_if_no_data(args: argparse.Namespace) -> None:
-    """Point every data set flag at the town, made on first use, unless one was given."""
+    """Point every data set flag at the town unless one was given: made on first use, or as the user has drawn it."""
     flags = ("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets")
     if any(getattr(args, flag, None) for flag in flags):
         return
-    from datasets.town import make_town
+    from datasets.town import DONE, make_town
 
     LOGGER.info("no data set flag given: using the town that ships with the project, %s", TOWN)
-    make_town(TOWN)
+    if not (TOWN / DONE).is_file():
+        make_town(TOWN)
     args.dataset_root_val, args.dataset_root_test = TOWN / "idda", TOWN / "robotcar"
     if hasattr(args, "dataset_root"):
         args.dataset_root, args.DA_datasets = TOWN / "idda", str(TOWN / "robotcar_all")
