@@ -89,8 +89,9 @@ def parse_position(path: str | Path) -> tuple[float, float]:
 
 
 def camera_of(path: str | Path) -> str:
-    """Name of the folder that holds the image: for IDDAv2, its camera."""
-    return os.path.basename(os.path.dirname(path))
+    """The camera whose folder holds the image: front, rear, left or right; empty for any other folder."""
+    folder = os.path.basename(os.path.dirname(path))
+    return folder if folder in CAMERAS else ""
 
 
 def list_images(folder: str | Path) -> list[str]:

@@ -19,7 +19,7 @@ class ImageSet:
     folder : the folders it was read from, as given, joined by `+`.
     paths : N file paths, sorted within each folder.
     positions : (N, 2) float64, UTM east and north in metres.
-    cameras : (N,) names of the folders the files lie in.
+    cameras : (N,) names of the camera folders the files lie in, "" for other folders.
     fingerprint : digest of the file list relative to `origin`, see `datasets.naming.fingerprint`.
     origin : the first of the folders.
     """

@@ -42,6 +42,8 @@ class SegVPR(nn.Module):
         self, arch: str, semnet: str, num_classes: int, scale_indexes: Sequence[int], train_enc_from: str | int
     ):
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes: {num_classes} is not at least 1")
         self.config = {
             "arch": arch,
             "semnet": semnet,

@@ -14,7 +14,10 @@ import eval as evaluation_script
 import main
 from models import build_model
 from tests.tiny import SMALL_RUN, data_flags
+from utils import arguments
 from utils.checkpoints import save_checkpoint
+from utils.parsers import eval_parser
+from utils.screening import Screening
 
 FRONT, LABELS = "idda/town10/gallery/front_rear/front", "idda/town10/gallery_labels/front_rear/front"
 
@@ -226,3 +229,12 @@ def test_all_zero_and_infinite_descriptors_name_the_file(data, monkeypatch, caps
         assert evaluation_script.main(command) == 2
         error = only_error(capsys)
         assert what in error and first(data / "robotcar/overcast").name in error and "6 of 6" in error
+
+
+def test_a_gallery_with_a_bad_image_is_still_read_once_for_all_its_query_sets(data):
+    truncate(first(data / "robotcar/overcast"))
+    args = eval_parser().parse_args(["--resume", "x.pth", "--dataset_root_test", str(data / "robotcar")])
+    screening = Screening("skip")
+    sets = arguments.evaluation_sets(args, screening)
+    assert [len(s.gallery) for s in sets] == [5] * 4 and len({id(s.gallery) for s in sets}) == 1
+    assert len(screening.rejected) == 1

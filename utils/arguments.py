@@ -9,7 +9,7 @@ from datasets.transforms import CROP, common_size
 from models.encoder import MIN_SIDE
 from utils.compute import Compute
 from utils.embedding import EmbeddingOptions
-from utils.evaluation import EvaluationSet, file_name
+from utils.evaluation import TOP_K, EvaluationSet, file_name
 from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.logs import LOGGER
 from utils.runs import new_run_folder
@@ -31,14 +31,15 @@ def output_folder(args: argparse.Namespace) -> Path:
 
 
 def use_town_if_no_data(args: argparse.Namespace) -> None:
-    """Point every data set flag at the town, made on first use, unless one was given."""
+    """Point every data set flag at the town unless one was given: made on first use, or as the user has drawn it."""
     flags = ("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets")
     if any(getattr(args, flag, None) for flag in flags):
         return
-    from datasets.town import make_town
+    from datasets.town import DONE, make_town
 
     LOGGER.info("no data set flag given: using the town that ships with the project, %s", TOWN)
-    make_town(TOWN)
+    if not (TOWN / DONE).is_file():
+        make_town(TOWN)
     args.dataset_root_val, args.dataset_root_test = TOWN / "idda", TOWN / "robotcar"
     if hasattr(args, "dataset_root"):
         args.dataset_root, args.DA_datasets = TOWN / "idda", str(TOWN / "robotcar_all")
@@ -130,7 +131,7 @@ def evaluation_sets(
     else:
         LOGGER.info("no --dataset_root_val: validation is skipped")
     if args.dataset_root_test:
-        sets += _test_sets(args, screening, thresholds, {s.name for s in sets})
+        sets += _test_sets(args, screening, thresholds, {"val"})  # a test set never takes the validation's name
     else:
         LOGGER.info("no --dataset_root_test: test sets are skipped")
     return sets
@@ -147,6 +148,8 @@ def _evaluation_set(
 ) -> EvaluationSet:
     scale = scale or kind.eval_scale
     gallery, queries = (screening.usable(images, smallest_side(scale)) for images in (gallery, queries))
+    if len(gallery) < TOP_K:
+        LOGGER.info("%s: %d gallery images instead of %d: recalls count what there is", name, len(gallery), TOP_K)
     return EvaluationSet(name, gallery, queries, kind, thresholds, scale)
 
 

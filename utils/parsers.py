@@ -18,6 +18,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         hidden = action.default is None or action.default is False or action.default == argparse.SUPPRESS
         if hidden or "default" in (action.help or ""):
             return action.help or ""
+        if isinstance(action.default, list):  # as it is typed, not as Python shows it
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
         return super()._get_help_string(action)
 
 
