@@ -216,3 +216,30 @@ def test_png_and_jpeg_read_from_memory_alone(tmp_path):
     Image.fromarray(place_picture(3, 8, 1)).save(buffer, "PNG")
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())  # a PNG with a wrong name
     assert np.array_equal(read_image(str(tmp_path / "a.jpg")).permute(1, 2, 0).numpy(), place_picture(3, 8, 1))
+
+
+def test_damage_ends_as_with_pillow_alone(tmp_path, monkeypatch):
+    whole, damaged = Path(save(tmp_path / "a.jpg", (96, 64))).read_bytes(), tmp_path / "damaged.jpg"
+
+    def outcome():
+        try:
+            return read_image(str(damaged)).tolist()
+        except ValueError as error:
+            return str(error)
+
+    def refuse(*_, **__):
+        raise RuntimeError
+
+    decoded = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data) if seed % 2 else 700, 3):
+            data[at] = rng.integers(256)
+        damaged.write_bytes(data[: rng.integers(len(data))] if seed % 5 == 0 else data)
+        found = outcome()
+        with monkeypatch.context() as patch:
+            patch.setattr(transforms, "decode_jpeg", refuse)
+            assert outcome() == found
+        decoded += not isinstance(found, str)
+    assert 10 < decoded < 50
