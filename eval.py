@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     folder = arguments.output_folder(args)
     start_logging(folder / "log.txt")
@@ -41,7 +42,6 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     sets = arguments.evaluation_sets(args, screening)
     model = compute.place(checkpoint.build())
     labelled = labelled_images(sets, args.seed, screening)
-    options = arguments.embedding_options(args, compute)
     evaluation = evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
     if not args.no_report:
         LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))
@@ -55,12 +55,12 @@ def localize_photos(args: argparse.Namespace) -> None:
     if not args.json:
         start_logging()
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     photos = photo_paths(args.localize)
     gallery, zone = located_images(args.gallery, args.positions)
     scale = args.eval_scale or detect_kind(list(gallery.paths))[0].eval_scale
     LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
-    options = arguments.embedding_options(args, compute)
     model = compute.place(checkpoint.build())
     found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, zone)
     if args.json:

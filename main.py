@@ -33,6 +33,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
     settings = arguments.fit_settings(args)
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
     args.precision = compute.precision  # what auto meant, so that a resumed run keeps to it
     start_logging()
     found = find_checkpoint(args.resume, args.exp_name)
@@ -46,7 +47,6 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         screening = Screening(args.on_bad_image)
         data = arguments.training_data(args, screening)
         sets = arguments.evaluation_sets(args, screening, args.val_pos_dist_threshold)
-        options = arguments.embedding_options(args, compute)
         labelled = labelled_images(sets, args.seed, screening)
         record = {"arguments": arguments.plain_values(args), "data": fingerprints(data, sets)}
         model = compute.place(starting_model(args, resumed))

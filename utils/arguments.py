@@ -5,7 +5,7 @@ from pathlib import Path
 
 from datasets.naming import CLASS_NAMES, KINDS, Kind, detect_kind, label_path, list_images
 from datasets.places import ImageSet
-from datasets.transforms import CROP, common_size
+from datasets.transforms import CROP, common_size, why_no_decoder
 from models.encoder import MIN_SIDE
 from utils.compute import Compute
 from utils.embedding import EmbeddingOptions
@@ -177,7 +177,18 @@ def _test_sets(
 
 
 def embedding_options(args: argparse.Namespace, compute: Compute) -> EmbeddingOptions:
-    return EmbeddingOptions(args.cache_batch_size, args.num_workers, compute)
+    """How images are embedded; ValueError where `--decode gpu` cannot be had."""
+    if args.decode == "gpu":
+        if compute.device.type != "cuda":
+            raise ValueError(
+                f"--decode gpu: needs a CUDA device, but this run is on {compute.device}; use --decode cpu"
+            )
+        reason = why_no_decoder(compute.device)
+        if reason:
+            raise ValueError(
+                f"--decode gpu: torchvision cannot decode on {compute.device} ({reason}); use --decode cpu"
+            )
+    return EmbeddingOptions(args.cache_batch_size, args.num_workers, compute, args.decode)
 
 
 def loss_settings(args: argparse.Namespace) -> LossSettings:

@@ -153,7 +153,7 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     confusion = ConfusionMatrix(model.config["num_classes"])
     dataset = ImageBatches(paths, with_labels=True)
     with worker_deaths_named(dataset.notes):
-        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation"):
+        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
             with options.compute.autocast():
                 predictions = model.segment(options.compute.images(batch.images)).argmax(dim=1)
             confusion.update(predictions, batch.labels.to(predictions.device))

@@ -6,6 +6,7 @@ from pathlib import Path
 from datasets.naming import KINDS
 from models import ARCHITECTURES, HEADS
 from utils.compute import PRECISIONS
+from utils.embedding import DECODERS
 from utils.fit import FitSettings
 from utils.screening import ON_BAD_IMAGE
 from utils.training import DA_METHODS, LossSettings
@@ -122,6 +123,13 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"
+    )
+    group.add_argument(
+        "--decode",
+        default="cpu",
+        choices=DECODERS,
+        help="where JPEGs are decoded for embedding and mining; gpu needs CUDA and may differ from cpu by a few grey levels. "
+        "Other files, training triplets and labels are always decoded on the CPU",
     )
     group.add_argument("--cache_batch_size", type=_positive, default=24, metavar="N", help="images per embedding batch")
     group.add_argument(
