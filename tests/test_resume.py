@@ -1,5 +1,7 @@
 """Runs that survive: exact resume from any point, crashes, signals, full disks, numbers gone wrong."""
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -16,8 +18,10 @@ from datasets.triplets import Triplets
 from tests.tiny import SMALL_RUN, data_flags
 from utils import fit as fit_module
 from utils.checkpoints import load_checkpoint, write_atomically
+from utils.command import run_command
 from utils.fit import RunState
 from utils.interrupts import Interrupts, StopRequested
+from utils.logs import start_logging
 from utils.runs import check_record, find_checkpoint, load_newest, locked
 
 ROOT = Path(__file__).parent.parent
@@ -91,9 +95,24 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tiny_root, traine
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 0xFF
     last.write_bytes(data)
-    assert main.main([*flags, "--resume", str(folder)]) == 0
-    assert "warning" in capsys.readouterr().err
+    capsys.readouterr()
+    kept, save = [], fit_module.save_checkpoint
+
+    def watched(*arguments):
+        save(*arguments)
+        if len(arguments) > 3 and arguments[3]:
+            kept.append(load_checkpoint(arguments[3]))  # at every save, the one before is whole
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "save_checkpoint", watched)
+        assert main.main([*flags, "--resume", str(folder)]) == 0
+    assert "warning" in capsys.readouterr().err and kept
     assert_same_run(folder, trained_run)
+    for name in ("last.pth", "previous.pth"):
+        (folder / name).write_bytes(b"damaged")
+    assert main.main([*flags, "--resume", str(folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("warning:") and "previous.pth: not a checkpoint" in lines[1]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +233,74 @@ def test_a_held_signal_takes_effect_at_the_end():
         done.append("finished")
     assert done == ["finished"] and stop.value.status == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_in_a_destructor_is_obeyed_soon_after():
+    class Loader:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # Python would swallow what is raised here
+
+    loader = Loader()
+    with pytest.raises(StopRequested) as stop, Interrupts():
+        del loader
+        time.sleep(10)
+    assert stop.value.status == 143
+
+
+def test_a_stop_that_was_swallowed_comes_again_at_the_next_hold():
+    with pytest.raises(StopRequested) as stop, Interrupts() as interrupts:
+        with contextlib.suppress(StopRequested):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        with interrupts.hold():
+            pass
+    assert stop.value.status == 143
+
+
+def test_a_signal_while_losses_are_read_hides_no_bad_step(tiny_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    step, check, calls = fit_module.train_step, fit_module.check_losses, []
+
+    def poisoned(model, optimizers, images, *others, **keywords):
+        return step(model, optimizers, images * torch.nan, *others, **keywords)
+
+    def interrupted(*arguments):
+        if not calls:
+            calls.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        return check(*arguments)
+
+    monkeypatch.setattr(fit_module, "train_step", poisoned)
+    monkeypatch.setattr(fit_module, "check_losses", interrupted)
+    assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
+    assert "triplet loss is not finite at epoch 1, refresh 1, step 1" in capsys.readouterr().err
+    (folder,) = (tmp_path / "runs/default").iterdir()
+    assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_outside_training_ends_the_command_with_its_status(capsys, number, status):
+    def work():
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    assert run_command("some.py", work) == status
+    assert capsys.readouterr().err == f"some.py: stopped by {number.name}\n"
+
+
+def test_a_disk_so_full_that_the_log_cannot_be_written_is_one_line(capsys):
+    if not Path("/dev/full").exists():
+        pytest.skip("no device that is always full")
+
+    def work():
+        start_logging(Path("/dev/full"))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run_command("some.py", work) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "No space left on device: make room" in lines[0]
 
 
 def test_a_second_process_is_refused(tmp_path):

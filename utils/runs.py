@@ -69,6 +69,15 @@ def load_newest(path: Path) -> Checkpoint:
         return load_checkpoint(previous)
 
 
+def replace_damaged(used: Path, folder: Path) -> None:
+    """Put a `previous.pth` that was gone back to in the place of the `last.pth` of the same run.
+
+    Else the next save would keep the damaged file and drop the whole one.
+    """
+    if used.name == PREVIOUS and used.resolve().parent == folder.resolve():
+        os.replace(used, folder / LAST)
+
+
 def training_folder(exp_name: str, checkpoint: Path | None) -> Path:
     """Where training writes: the run of `exp_name` whose `last.pth` is resumed, else a new folder."""
     if checkpoint is not None and checkpoint.name == LAST:
@@ -117,9 +126,9 @@ def check_record(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     ------
     ValueError : something differs that would make it another run; all differences are listed. Others are logged.
     """
-    changed = dict(_differences(saved["arguments"], now["arguments"]))
+    changed = dict(_differences(saved.get("arguments", {}), now["arguments"]))
     refused = [f"--{name} was {a}, is {b}" for name, (a, b) in changed.items() if name not in MAY_CHANGE]
-    refused += [f"the files of {part} differ" for part, _ in _differences(saved["data"], now["data"])]
+    refused += [f"the files of {part} differ" for part, _ in _differences(saved.get("data", {}), now["data"])]
     if refused:
         raise ValueError(
             f"--resume: this would be another run: {'; '.join(refused)} (leave these as they were, or start anew)"
