@@ -303,6 +303,18 @@ def test_a_disk_so_full_that_the_log_cannot_be_written_is_one_line(capsys):
     assert len(lines) == 1 and "No space left on device: make room" in lines[0]
 
 
+@pytest.mark.parametrize("minutes, saves", [("0", 4), ("60", 2)])
+def test_saves_at_refreshes_may_be_spaced(tiny_root, tmp_path, monkeypatch, minutes, saves):
+    monkeypatch.chdir(tmp_path)
+    save, written = fit_module.save_checkpoint, []
+    monkeypatch.setattr(
+        fit_module, "save_checkpoint", lambda path, *rest: (written.append(path.name), save(path, *rest))
+    )
+    flags = [*data_flags(tiny_root), *SMALL_RUN, "--n_epochs", "1", "--save_every_min", minutes]
+    assert main.main(flags) == 0
+    assert written.count("last.pth") == saves and written.count("best.pth") == 1
+
+
 def test_a_second_process_is_refused(tmp_path):
     code = "import sys; from pathlib import Path; from utils.runs import locked\nwith locked(Path(sys.argv[1])): print('in')"
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -312,7 +324,7 @@ def test_a_second_process_is_refused(tmp_path):
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "in\n"
 
 
-@pytest.mark.parametrize("term", ["image", "label-free target"])
+@pytest.mark.parametrize("term", ["image", "label-free target", "gradient"])
 def test_a_step_gone_wrong_never_reaches_the_weights(tiny_root, tmp_path, monkeypatch, capsys, term):
     monkeypatch.chdir(tmp_path)
     step, calls = fit_module.train_step, []
@@ -321,7 +333,12 @@ def test_a_step_gone_wrong_never_reaches_the_weights(tiny_root, tmp_path, monkey
         calls.append(1)
         if len(calls) == 2:
             before = {k: v.clone() for k, v in model.state_dict().items()}, optimizers.state_dict()
-            images, target = (images * torch.nan, target) if term == "image" else (images, target * torch.nan)
+            if term == "gradient":
+                model.encoder.conv1.weight.register_hook(lambda gradient: gradient * torch.inf)
+            elif term == "image":
+                images = images * torch.nan
+            else:
+                target = target * torch.nan
             losses = step(model, optimizers, images, labels, target, **keywords)
             assert all(torch.equal(value, before[0][key]) for key, value in model.state_dict().items())
             after = optimizers.state_dict()
@@ -336,7 +353,8 @@ def test_a_step_gone_wrong_never_reaches_the_weights(tiny_root, tmp_path, monkey
     assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
     error = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
     assert len(error) == 1 and "epoch 1, refresh 1, step 2" in error[0] and ".png" in error[0]
-    assert ("triplet loss" if term == "image" else "discriminator_target loss") in error[0]
+    named = {"image": "triplet loss", "gradient": "a gradient", "label-free target": "discriminator_target loss"}
+    assert named[term] in error[0]
     (folder,) = (tmp_path / "runs/default").iterdir()
     assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
 

@@ -50,10 +50,12 @@ def find_checkpoint(resume: str | None, exp_name: str) -> Path | None:
     path = Path(resume)
     if path.is_dir():
         if not (path / LAST).exists() and not (path / PREVIOUS).exists():
-            raise FileNotFoundError(f"--resume {path}: no {LAST} in this folder")
+            raise FileNotFoundError(f"--resume {path}: no {LAST} in this folder; name the folder of a run, or auto")
         return path / LAST
     if not path.is_file():
-        raise FileNotFoundError(f"--resume {path}: no such checkpoint file or run folder")
+        raise FileNotFoundError(
+            f"--resume {path}: no such checkpoint file or run folder; correct the path, or give auto"
+        )
     return path
 
 
