@@ -20,7 +20,7 @@ from tests.tiny import SMALL_RUN, data_flags
 from utils.checkpoints import save_checkpoint
 
 REMEDY = re.compile(
-    r"(;|:|\(or|,) (or )?(\S+ it, or )?(name|give|replace|resize|remove|rename|add|use|run|move|correct|leave|raise) "
+    r"(;|:|\?|\(or|,) (or )?(\S+ it, or )?(name|give|replace|resize|remove|rename|add|use|run|move|correct|leave|raise|try)\b"
 )
 """What the user may do about it, in every message."""
 
@@ -215,7 +215,7 @@ NO_CHECKPOINTS = {
     "text": lambda path: path.write_text("hello"),
     "a list": lambda path: torch.save([1], path),
     "other weights": lambda path: torch.save({"a": torch.zeros(3)}, path),
-    "code, plain pickle": lambda path: path.write_bytes(pickle.dumps(Code())),
+    "plain pickle": lambda path: path.write_bytes(pickle.dumps(Code())),
     "code, old format": old_format,
     "code": lambda path: torch.save({"state_dict": Code()}, path),
     "a folder": Path.mkdir,

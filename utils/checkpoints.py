@@ -209,7 +209,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def _why_unreadable(error: Exception) -> str:
     """The part of torch's message that concerns a user; not its advice, which is to run whatever a file says."""
     text = " ".join(str(error).split())
-    called = re.search(r"Unsupported (?:global|class|operand)[:\s]+(?:GLOBAL )?(\S+)", text)
+    called = re.search(r"(?i)unsupported global:?\s+(?:global\s+)?([\w.]+)", text)
     if called:
         return f"it would run code: {called[1]}"
     return (
