@@ -14,7 +14,7 @@ from utils.fit import Fit, TrainingData
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import main_parser
 from utils.report import write_report
-from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, training_folder
+from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, replace_damaged, training_folder
 from utils.screening import Screening
 from utils.seeding import seed_torch
 from utils.training import build_optimizers
@@ -77,6 +77,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         if continued:
             fit.load_state_dict(resumed.training)
             bring_best(found, folder)
+            replace_damaged(resumed.path, folder)
             LOGGER.info("resumed %s: %d epochs are done", resumed.path, fit.state.epoch)
         elif resumed:
             LOGGER.info("starting at epoch 0 from the weights of %s", found)

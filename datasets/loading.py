@@ -82,7 +82,7 @@ class ImageBatches(Dataset):
         label = read_label(label_path(path))
         if label.shape != image.shape[-2:]:
             raise ValueError(
-                f"{label_path(path)}: {label.shape[1]}x{label.shape[0]} px, but its image has another size"
+                f"{label_path(path)}: {label.shape[1]}x{label.shape[0]} px, but its image has another size; replace or remove it"
             )
         return label
 

@@ -87,7 +87,10 @@ def _undecodable_named(path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a damaged file can raise almost anything, struct.error among others
-        raise ValueError(f"{path}: cannot decode this image ({_reason(error)})") from error
+        raise ValueError(f"{path}: cannot decode this image ({_reason(error)}); {REMEDY}") from error
+
+
+REMEDY = "replace or remove it"
 
 
 @contextmanager
@@ -115,6 +118,8 @@ def _pixels(image: Image.Image) -> Tensor:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # the rest of its message would name the file twice
     return " ".join(str(error).split())[:150]
 
 
@@ -139,7 +144,8 @@ def common_size(paths: Sequence[str], threads: int = 8) -> tuple[int, int]:
 def two_sizes(first: str, first_size: tuple[int, int], second: str, second_size: tuple[int, int]) -> str:
     """What is wrong where two images of one data set differ in (width, height)."""
     (w1, h1), (w2, h2) = first_size, second_size
-    return f"{second} is {w2}x{h2} px but {first} is {w1}x{h1} px: training needs one size per data set"
+    sizes = f"{second} is {w2}x{h2} px but {first} is {w1}x{h1} px"
+    return f"{sizes}: training needs one size per data set; resize or remove the odd one"
 
 
 def read_label(path: str) -> Tensor:
@@ -150,11 +156,11 @@ def read_label(path: str) -> Tensor:
                 raise ValueError(f"its mode is {image.mode}; raw ids are wanted in the red channel of an RGBA PNG")
             raw = image.getchannel(0)
     except Exception as error:
-        raise ValueError(f"{path}: cannot use this label ({_reason(error)})") from error
+        raise ValueError(f"{path}: cannot use this label ({_reason(error)}); {REMEDY}") from error
     largest = raw.getextrema()[1]
     if largest >= RAW_IDS:
         raise ValueError(
-            f"{path}: cannot use this label (raw id {largest} in its red channel; ids are 0 to {RAW_IDS - 1})"
+            f"{path}: cannot use this label (raw id {largest} in its red channel; ids are 0 to {RAW_IDS - 1}); {REMEDY}"
         )
     return torch.from_numpy(np.array(raw.point(RAW_TO_CLASS.tolist())))
 

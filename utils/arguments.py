@@ -25,8 +25,11 @@ def output_folder(args: argparse.Namespace) -> Path:
         return new_run_folder(args.exp_name)
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
+        (args.output_dir / "log.txt").open("a").close()
     except OSError as error:
-        raise OSError(f"--output_dir {args.output_dir}: cannot make it ({error.strerror})") from error
+        raise OSError(
+            f"--output_dir {args.output_dir}: cannot make it, or write there ({error.strerror}); name another folder"
+        ) from error
     return args.output_dir
 
 
@@ -199,7 +202,8 @@ def fit_settings(args: argparse.Namespace) -> FitSettings:
     """Settings of a run; ValueError names flags that do not go together."""
     if args.queries_per_epoch % args.cache_refresh_rate:
         raise ValueError(
-            f"--queries_per_epoch {args.queries_per_epoch} is not a multiple of --cache_refresh_rate {args.cache_refresh_rate}"
+            f"--queries_per_epoch {args.queries_per_epoch} is not a multiple of --cache_refresh_rate {args.cache_refresh_rate}; "
+            f"give {-(-args.queries_per_epoch // args.cache_refresh_rate) * args.cache_refresh_rate}"
         )
     return FitSettings(
         seed=args.seed,

@@ -1,24 +1,32 @@
 """How a command line ends: one line and a status, never a traceback for what the user can mend."""
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
 
 from utils.failures import RunFailed, dead_worker, died_on
-from utils.interrupts import StopRequested
+from utils.interrupts import Interrupts, StopRequested
 from utils.logs import LOGGER, stop_logging
 
 RUN_FAILED, USER_ERROR = 1, 2
 COMPILERS = ("torch._dynamo", "torch._inductor")
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run a command; ValueError and OSError become one line on stderr and status 2, the traceback goes to the log file."""
+    """Run a command; ValueError and OSError become one line on stderr and status 2, the traceback goes to the log file.
+
+    A signal ends it with 128 + its number, whatever it is at; training saves the run first.
+    """
     try:
-        command()
+        with Interrupts():
+            command()
         return 0
     except (ValueError, OSError) as error:
         line = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.filename is None and error.errno in DISK_FULL:
+            line = f"{error.strerror}: make room where results are written, then start again (training: with --resume)"
         LOGGER.debug("failed: %s", line, exc_info=True)
         print(f"{name}: error: {line}", file=sys.stderr)
         return USER_ERROR
@@ -30,6 +38,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         print(f"{name}: error: {line}", file=sys.stderr)
         return RUN_FAILED
     except StopRequested as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
         print(f"{name}: stopped by SIGINT", file=sys.stderr)

@@ -137,7 +137,9 @@ def embed_images(
                 with compute.autocast():
                     found = embedder.embed(compute.images(batch.images)).float()
             except ValueError as error:
-                raise ValueError(f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g})") from error
+                raise ValueError(
+                    f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g}; give a larger --eval_scale, or remove it)"
+                ) from error
             if before:  # one batch late, so that the device has work while the host waits for a result
                 descriptors[before[0]] = before[1].cpu().numpy()
             before = batch.indexes, found
@@ -154,4 +156,6 @@ def check_descriptors(descriptors: np.ndarray, paths: Sequence[str]) -> None:
     odd = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if len(odd):
         what = "all zero" if norms[odd[0]] == 0 else "not finite"
-        raise ValueError(f"{paths[odd[0]]}: its descriptor is {what} ({len(odd)} of {len(paths)} images are so)")
+        raise ValueError(
+            f"{paths[odd[0]]}: its descriptor is {what} ({len(odd)} of {len(paths)} images are so); remove it, or try other weights"
+        )
