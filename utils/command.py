@@ -2,13 +2,17 @@
 
 import signal
 import sys
+import time
 from collections.abc import Callable
 
-from utils.failures import RunFailed, dead_worker, died_on
+from utils.distributed import launched
+from utils.failures import PeerFailed, RunFailed, dead_worker, died_on
 from utils.interrupts import StopRequested
 from utils.logs import LOGGER, stop_logging
 
 RUN_FAILED, USER_ERROR = 1, 2
+GRACE_S = 2.0
+"""What all processes of a run find wrong, the first one says; torchrun then ends the others before they speak."""
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
@@ -19,19 +23,27 @@ def run_command(name: str, command: Callable[[], None]) -> int:
     except (ValueError, OSError) as error:
         line = " ".join(str(error).split())
         LOGGER.debug("failed: %s", line, exc_info=True)
-        print(f"{name}: error: {line}", file=sys.stderr)
+        _say(name, f"error: {line}")
         return USER_ERROR
     except RuntimeError as error:
         if not isinstance(error, RunFailed) and dead_worker(error) is None:
             raise
         line = str(error) if isinstance(error, RunFailed) else died_on("a file that is not known", error)
         LOGGER.debug("failed: %s", line)
-        print(f"{name}: error: {line}", file=sys.stderr)
+        _say(name, f"error: {line}", at_once=isinstance(error, PeerFailed))
         return RUN_FAILED
     except StopRequested as stop:
         return stop.status
     except KeyboardInterrupt:
-        print(f"{name}: stopped by SIGINT", file=sys.stderr)
+        _say(name, "stopped by SIGINT")
         return 128 + signal.SIGINT
     finally:
         stop_logging()
+
+
+def _say(name: str, line: str, at_once: bool = False) -> None:
+    """Print the last line of a command on stderr; where several processes run, with the number of the one that speaks."""
+    rank, world = launched()
+    if rank and not at_once:
+        time.sleep(GRACE_S)
+    print(f"{name}: rank {rank}: {line}" if world > 1 else f"{name}: {line}", file=sys.stderr, flush=True)

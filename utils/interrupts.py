@@ -21,10 +21,19 @@ class StopRequested(BaseException):
 class Interrupts:
     """While entered, a signal raises `StopRequested`: at once, or at the end of a `hold`. A second one leaves the process.
 
-    `requested` is the signal that came, or None.
+    Parameters
+    ----------
+    decides : whether a signal stops this process; where not, it is noted alone (another process decides for all).
+    repeated : whether one request may arrive as several signals, as under torchrun, which passes on what a scheduler has
+        sent to all; a second one is then ignored (torchrun itself kills what has not ended after half a minute).
+
+    Attributes
+    ----------
+    requested : the signal that came, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decides: bool = True, repeated: bool = False) -> None:
+        self.decides, self.repeated = decides, repeated
         self.requested: int | None = None
         self._holds = 0
         self._before: dict[int, object] = {}
@@ -40,9 +49,11 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested is not None:
+            if self.repeated:
+                return
             os._exit(128 + number)
         self.requested = number
-        if not self._holds:
+        if self.decides and not self._holds:
             raise StopRequested(number)
 
     @contextmanager
@@ -58,7 +69,7 @@ class Interrupts:
             if child_handler:
                 seen = signal.getsignal(CHILD)
                 signal.signal(CHILD, child_handler)
-        if not self._holds and self.requested is not None and asked_before is None:
+        if self.decides and not self._holds and self.requested is not None and asked_before is None:
             raise StopRequested(self.requested)
         if child_handler and seen.happened:
             child_handler(CHILD, None)
