@@ -5,12 +5,13 @@ program by nature; so is what this module keeps.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import reduce
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class _Processes:
     rank: int = 0
     world: int = 1
     threads_alone: int | None = None
-    control: Any = None
+    control: dist.ProcessGroup | None = None
 
 
 _processes = _Processes()
@@ -111,8 +112,10 @@ def _peers_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PeerFailed(f"another process of this run failed or left; what it said comes first ({reason})") from error
+        reason = re.sub(r"\[\S+:\d+\]", "", str(error)).strip().split(". ")[0]  # less the place in torch's sources
+        raise PeerFailed(
+            f"another process of this run failed or left, and may have said why ({' '.join(reason.split())[:200]})"
+        ) from error
 
 
 def alone() -> AbstractContextManager:
@@ -179,9 +182,14 @@ def _bytes(rows: np.ndarray) -> Tensor:
     return torch.from_numpy(rows.reshape(-1).view(np.uint8))
 
 
-def sum_tensors(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over all processes, in one message; bit for bit the same on all of them."""
-    _reduce(tensors, 1)
+def sum_tensors(tensors: Sequence[Tensor], patient: bool = False) -> None:
+    """Replace each tensor by its sum over all processes, in one message; bit for bit the same on all of them.
+
+    Parameters
+    ----------
+    patient : wait as long as for what the first process does alone; for tensors on the CPU.
+    """
+    _reduce(tensors, 1, _processes.control if patient else None)
 
 
 def average_tensors(tensors: Sequence[Tensor]) -> None:
@@ -190,7 +198,7 @@ def average_tensors(tensors: Sequence[Tensor]) -> None:
 
 
 @torch.no_grad()
-def _reduce(tensors: Sequence[Tensor], divisor: int) -> None:
+def _reduce(tensors: Sequence[Tensor], divisor: int, group: dist.ProcessGroup | None = None) -> None:
     if _processes.world == 1 or not tensors:
         return
     widest = reduce(torch.promote_types, (t.dtype for t in tensors))
@@ -198,7 +206,7 @@ def _reduce(tensors: Sequence[Tensor], divisor: int) -> None:
     if divisor > 1:
         flat /= divisor
     with _peers_named():
-        dist.all_reduce(flat)
+        dist.all_reduce(flat, group=group)
     sums = flat.split([t.numel() for t in tensors])
     for tensor, total in zip(tensors, sums):
         tensor.copy_(total.view(tensor.shape))

@@ -165,7 +165,7 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
             with options.compute.autocast():
                 predictions = model.segment(options.compute.images(batch.images)).argmax(dim=1)
             confusion.update(predictions, batch.labels.to(predictions.device))
-    confusion.sum_over_processes(options.compute.device)
+    confusion.sum_over_processes()
     model.train(was_training)
     return confusion
 

@@ -40,11 +40,10 @@ class ConfusionMatrix:
         counts = torch.bincount(pairs, minlength=self.num_classes**2).view(self.num_classes, self.num_classes)
         self.counts = counts if self.counts is None else self.counts + counts
 
-    def sum_over_processes(self, device: torch.device) -> None:
+    def sum_over_processes(self) -> None:
         """Add up what the processes of a run counted, each on its share of the images."""
-        if self.counts is None:
-            self.counts = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64, device=device)
-        sum_tensors([self.counts])
+        self.counts = torch.from_numpy(self.matrix)
+        sum_tensors([self.counts], patient=True)
 
     @property
     def matrix(self) -> np.ndarray:
