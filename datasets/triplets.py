@@ -151,13 +151,20 @@ class TrainingBatches(Dataset):
         except (ValueError, OSError) as error:
             return LoadFailure(str(error))
 
+    def files(self, plan: StepPlan) -> list[str]:
+        """The source and then the target images that a plan reads."""
+        return self._sources(plan) + [self.target_paths[i] for i in plan.targets]
+
+    def _sources(self, plan: StepPlan) -> list[str]:
+        files = [self.queries[i] for i in plan.queries] + [self.gallery[i] for i in plan.positives]
+        return files + [self.gallery[i] for negatives in plan.negatives for i in negatives]
+
     def _read_image(self, path: str) -> Tensor:
         self.notes.reading(path)
         return read_image(path)
 
     def _read(self, plan: StepPlan) -> StepBatch:
-        files = [self.queries[i] for i in plan.queries] + [self.gallery[i] for i in plan.positives]
-        files += [self.gallery[i] for negatives in plan.negatives for i in negatives]
+        files = self._sources(plan)
         triplet_of = [*range(len(plan.queries))] * 2
         triplet_of += [triplet for triplet, negatives in enumerate(plan.negatives) for _ in negatives]
         cuts, images, labels, size = {}, [], [], None

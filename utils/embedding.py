@@ -13,6 +13,7 @@ from datasets.notes import WorkerNotes
 from datasets.triplets import LoadFailure
 from models.segvpr import SegVPR
 from utils.compute import CPU, Compute
+from utils.distributed import gather_rows, is_first, share
 from utils.failures import RunFailed, dead_worker, died_on
 from utils.interrupts import ignore_in_worker
 from utils.logs import progress_bar
@@ -121,10 +122,25 @@ def embed_images(
 ) -> np.ndarray:
     """Descriptors of image files, float32 (N, D), in the order of `paths`; the model is used in eval mode.
 
+    Where several processes share the run, all call this with the same arguments, each embeds its share, and the first
+    returns all rows, the others none. Batches are those of a single process, and so are the descriptors.
+
     Raises
     ------
     ValueError : an image cannot be read, is too small, or its descriptor is all zero or not finite; the file is named.
     """
+    own = share(len(paths), options.batch_size)
+    rows = _embed_share(model, paths[own.start : own.stop], scale, options, description)
+    descriptors = gather_rows(rows, len(paths), options.batch_size)
+    if is_first():
+        check_descriptors(descriptors, paths)
+    return descriptors
+
+
+def _embed_share(
+    model: SegVPR, paths: Sequence[str], scale: float, options: EmbeddingOptions, description: str
+) -> np.ndarray:
+    """The descriptors of this process's images."""
     was_training = model.training
     model.eval()
     compute, embedder = options.compute, options.compute.embedder(model)
@@ -146,7 +162,6 @@ def embed_images(
         if before:
             descriptors[before[0]] = before[1].cpu().numpy()
     model.train(was_training)
-    check_descriptors(descriptors, paths)
     return descriptors
 
 

@@ -26,13 +26,20 @@ class Interrupts:
     Python swallows what is raised in a destructor, such as that of a loader, so there it is put off for a moment; should
     it be swallowed elsewhere, the next `hold` raises it again.
 
+    Parameters
+    ----------
+    decides : whether a signal stops this process; where not, it is noted alone (another process decides for all).
+    repeated : whether one request may arrive as several signals, as under torchrun, which passes on what a scheduler has
+        sent to all; a second one is then ignored (torchrun itself kills what has not ended after half a minute).
+
     Attributes
     ----------
     requested : the signal that came, or None.
     obeyed : set by whoever caught `StopRequested`, so that it may `hold` once more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decides: bool = True, repeated: bool = False) -> None:
+        self.decides, self.repeated = decides, repeated
         self.requested: int | None = None
         self.obeyed = False
         self._process = os.getpid()
@@ -54,13 +61,17 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # a forked child that has not set handlers of its own has nothing to save
-        if self.requested is not None or os.getpid() != self._process:
+        if os.getpid() != self._process:
+            os._exit(128 + number)
+        if self.requested is not None:
+            if self.repeated:
+                return
             os._exit(128 + number)
         self.requested = number
         self._retry(number, frame)
 
     def _retry(self, _: int, frame: FrameType | None) -> None:
-        if self.requested is None or self.obeyed or self._holds:
+        if self.requested is None or self.obeyed or self._holds or not self.decides:
             return
         if ALARM and _in_destructor(frame):
             signal.setitimer(signal.ITIMER_REAL, RETRY_S)
@@ -80,7 +91,7 @@ class Interrupts:
             if child_handler:
                 seen = signal.getsignal(CHILD)
                 signal.signal(CHILD, child_handler)
-        if not self._holds and self.requested is not None and not self.obeyed:
+        if self.decides and not self._holds and self.requested is not None and not self.obeyed:
             raise StopRequested(self.requested)
         if child_handler and seen.happened:
             child_handler(CHILD, None)

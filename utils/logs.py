@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils.distributed import is_first
+
 LOGGER = logging.getLogger("segvpr")
 PACKAGES = ("torch", "torchvision", "numpy", "faiss-cpu", "pillow", "scikit-learn")
 
@@ -41,10 +43,13 @@ class _LogFile(logging.FileHandler):
 
 
 def start_logging(log_file: Path | None = None) -> None:
-    """Send messages to the console and, with time stamps, to the end of `log_file`."""
+    """Send messages to the console and, with time stamps, to the end of `log_file`; of several processes, the first alone."""
     stop_logging()
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
+    if not is_first():
+        LOGGER.addHandler(logging.NullHandler())
+        return
     console = _ConsoleHandler(logging.INFO)
     LOGGER.addHandler(console)
     if log_file is not None:
@@ -73,7 +78,11 @@ def log_environment(argv: list[str]) -> None:
 
 
 def progress_bar(iterable=None, **options):
-    """A tqdm bar; where stderr is not a terminal, a line every half minute of work that takes longer."""
+    """A tqdm bar; where stderr is not a terminal, a line every half minute of work that takes longer.
+
+    Of several processes, the first shows its own part.
+    """
+    options.setdefault("disable", not is_first())
     options.setdefault("dynamic_ncols", True)
     options.setdefault("leave", False)
     if not sys.stderr.isatty():

@@ -2,10 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import IO
 
 from datasets.naming import KINDS
 from models import ARCHITECTURES, HEADS
 from utils.compute import PRECISIONS
+from utils.distributed import launched
 from utils.embedding import DECODERS
 from utils.fit import FitSettings
 from utils.screening import ON_BAD_IMAGE
@@ -24,8 +26,16 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Speaks once, however many processes torchrun launched."""
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        if launched()[0] == 0:
+            super()._print_message(message, file)
+
+
 def _parser(description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(description=description, formatter_class=_Formatter, allow_abbrev=False)
+    return _Parser(description=description, formatter_class=_Formatter, allow_abbrev=False)
 
 
 def _positive(text: str) -> int:
@@ -292,6 +302,9 @@ def main_parser() -> argparse.ArgumentParser:
         help="domain adaptation: gradient reversal, alternating as released, or none",
     )
     _add_machine(parser)
+    parser.add_argument_group("several GPUs").add_argument(
+        "--sync_bn", action="store_true", help="batch norm over the images of all processes, on GPUs under torchrun"
+    )
     group = parser.add_argument_group("saving and resuming")
     group.add_argument(
         "--save_every_min",
