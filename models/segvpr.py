@@ -57,6 +57,8 @@ class SegVPR(nn.Module):
         input_space: str = "released",
     ):
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes: {num_classes} is not at least 1")
         self.config = {
             "arch": arch,
             "semnet": semnet,
@@ -147,7 +149,9 @@ def check_scale_indexes(scale_indexes: Sequence[int]) -> tuple[int, ...]:
     stages = tuple(scale_indexes)
     if not stages or list(stages) != sorted(set(stages)) or not set(stages) <= set(STAGES):
         shown = " ".join(map(str, stages)) or "(nothing)"
-        raise ValueError(f"scale_indexes: {shown} is not an ascending, non-empty choice of stages 1 2 3 4")
+        raise ValueError(
+            f"scale_indexes: {shown} is not an ascending, non-empty choice of stages 1 2 3 4; give some, such as 3 4"
+        )
     return stages
 
 

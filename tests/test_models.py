@@ -94,7 +94,9 @@ def test_a_failed_download_says_how_to_go_on(monkeypatch):
         build_model("resnet18", pretrain="imagenet")
 
 
-@pytest.mark.parametrize("arguments", [{"arch": "vgg"}, {"semnet": "unet"}, {"train_enc_from": "7"}])
+@pytest.mark.parametrize(
+    "arguments", [{"arch": "vgg"}, {"semnet": "unet"}, {"train_enc_from": "7"}, {"num_classes": 0}]
+)
 def test_unknown_choices_are_named(arguments):
     with pytest.raises(ValueError, match=str(next(iter(arguments.values())))):
         build_model(**{"arch": "resnet18", **arguments})

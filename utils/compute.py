@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from datasets.transforms import to_network_input
 from models.segvpr import SegVPR
+from utils.distributed import local_rank, world_size
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CPU = torch.device("cpu")
@@ -70,7 +71,12 @@ class Compute:
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """`auto` (the first of cuda, mps, cpu that is there), or a device by name; ValueError where it is absent."""
+    """`auto` (the first of cuda, mps, cpu that is there), or a device by name; ValueError where it is absent.
+
+    Each of several processes has a GPU of its own.
+    """
+    if local_rank() is not None:
+        return _device_of_process(name, local_rank())
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -81,6 +87,26 @@ def resolve_device(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("--device mps: not available here; use --device cpu or auto")
     return device
+
+
+def _device_of_process(name: str, number: int) -> torch.device:
+    """The device of the process with this number on its machine."""
+    if name == "mps":
+        raise ValueError("--device mps: for one process only; start without torchrun, or with --device cpu")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return CPU
+    if number >= torch.cuda.device_count():
+        raise ValueError(
+            f"--device {name}: {torch.cuda.device_count()} CUDA devices are here, one per process; start torchrun with at "
+            "most as many (--nproc_per_node), or use --device cpu"
+        )
+    return torch.device("cuda", number)
+
+
+def check_sync_bn(device: torch.device) -> None:
+    """ValueError where BN statistics cannot be taken over the images of several processes."""
+    if device.type != "cuda" or world_size() == 1:
+        raise ValueError("--sync_bn: for several processes with a GPU each; start with torchrun, or leave it out")
 
 
 def resolve_compute(

@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import IO
 
 from datasets.naming import KINDS
 from models import ARCHITECTURES, ATTENTIONS, HEADS, INPUTS, OPTIONS
 from utils.compute import PRECISIONS
+from utils.distributed import launched
+from utils.embedding import DECODERS
 from utils.fit import FitSettings
 from utils.screening import ON_BAD_IMAGE
 from utils.training import DA_METHODS, GRL_SCHEDULES, LossSettings
@@ -18,11 +21,21 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         hidden = action.default is None or action.default is False or action.default == argparse.SUPPRESS
         if hidden or "default" in (action.help or ""):
             return action.help or ""
+        if isinstance(action.default, list):  # as it is typed, not as Python shows it
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Speaks once, however many processes torchrun launched."""
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        if launched()[0] == 0:
+            super()._print_message(message, file)
+
+
 def _parser(description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(description=description, formatter_class=_Formatter, allow_abbrev=False)
+    return _Parser(description=description, formatter_class=_Formatter, allow_abbrev=False)
 
 
 def _positive(text: str) -> int:
@@ -120,6 +133,13 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"
+    )
+    group.add_argument(
+        "--decode",
+        default="cpu",
+        choices=DECODERS,
+        help="where JPEGs are decoded for embedding and mining; gpu needs CUDA and may differ from cpu by a few grey levels. "
+        "Other files, training triplets and labels are always decoded on the CPU",
     )
     group.add_argument("--cache_batch_size", type=_positive, default=24, metavar="N", help="images per embedding batch")
     group.add_argument(
@@ -307,6 +327,9 @@ def main_parser() -> argparse.ArgumentParser:
         help="of the reversed gradient: constant, or growing from 0 over the planned epochs (DANN)",
     )
     _add_machine(parser)
+    parser.add_argument_group("several GPUs").add_argument(
+        "--sync_bn", action="store_true", help="batch norm over the images of all processes, on GPUs under torchrun"
+    )
     group = parser.add_argument_group("saving and resuming")
     group.add_argument(
         "--save_every_min",
