@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.naming import detect_kind
-from datasets.positions import located_image_set
+from datasets.positions import located_images
 from utils import arguments, distributed
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
@@ -30,13 +30,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
-    compute = resolve_compute(args.device, args.precision)
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
     screening = Screening(args.on_bad_image)
     with distributed.started(compute.device):
         start = distributed.from_first(lambda: set_up(args, compute, screening, command))
         folder, checkpoint, sets, labelled = start
         model = compute.place(checkpoint.build())
-        options = arguments.embedding_options(args, compute)
         evaluation = evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
         if evaluation and not args.no_report:
             LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))
@@ -74,15 +74,15 @@ def localize_photos(args: argparse.Namespace) -> None:
         raise ValueError("--localize: for one process only; start without torchrun")
     if not args.json:
         start_logging()
-    compute = resolve_compute(args.device, args.precision)
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     photos = photo_paths(args.localize)
-    gallery = located_image_set(args.gallery, args.positions)
+    gallery, zone = located_images(args.gallery, args.positions)
     scale = args.eval_scale or detect_kind(list(gallery.paths))[0].eval_scale
     LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
-    options = arguments.embedding_options(args, compute)
     model = compute.place(checkpoint.build())
-    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store)
+    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, zone)
     if args.json:
         print(to_json(found))
     else:

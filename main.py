@@ -19,7 +19,7 @@ from utils.fit import Fit, FitSettings, TrainingData, check_batches_divide
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import main_parser
 from utils.report import write_report
-from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, training_folder
+from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, replace_damaged, training_folder
 from utils.screening import Screening
 from utils.seeding import seed_torch
 from utils.training import build_optimizers
@@ -56,7 +56,8 @@ class Start(NamedTuple):
 def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
     settings = arguments.fit_settings(args)
-    compute = resolve_compute(args.device, args.precision)
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
     args.precision = compute.precision  # what auto meant, so that a resumed run keeps to it
     screening = Screening(args.on_bad_image)
     with distributed.started(compute.device), ExitStack() as held:
@@ -65,11 +66,10 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         start_logging()
         start = distributed.from_first(lambda: set_up(args, settings, compute, screening, command, held))
         folder, data, sets, labelled, record, model, training = start
-        model = compute.place(model)
-        before = None if training is not None or args.no_report else copy.deepcopy(model).cpu()
         if args.sync_bn:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        options = arguments.embedding_options(args, compute)
+        model = compute.place(model)
+        before = None if training or args.no_report else copy.deepcopy(model).cpu()
         optimizers = build_optimizers(
             model,
             args.batch_size,
@@ -134,6 +134,7 @@ def set_up(
         check_record(resumed.training["record"], record)
         training = resumed.training
         bring_best(found, folder)
+        replace_damaged(resumed.path, folder)
         LOGGER.info("resuming %s", resumed.path)
     elif resumed:
         LOGGER.info("starting at epoch 0 from the weights of %s", found)

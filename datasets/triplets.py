@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from datasets.naming import label_path
 from datasets.notes import WorkerNotes
 from datasets.places import ImageSet, Neighbours
-from datasets.transforms import crop_and_flip, read_image, read_label, resize_image, two_sizes
+from datasets.transforms import crop_and_flip, read_image, read_label, resize_image, stack_images, two_sizes
 
 
 @dataclass(frozen=True)
@@ -186,11 +185,11 @@ class TrainingBatches(Dataset):
         targets = [self.target_paths[i] for i in plan.targets]
         width, height = self.target_size
         target = (
-            torch.stack([resize_image(self._read_image(path), (height, width)) for path in targets])
+            stack_images([resize_image(self._read_image(path), (height, width)) for path in targets])
             if targets
             else None
         )
-        return StepBatch(torch.stack(images), torch.stack(labels) if labels else None, target, files + targets)
+        return StepBatch(stack_images(images), default_collate(labels) if labels else None, target, files + targets)
 
 
 def _size(x: Tensor) -> tuple[int, int]:

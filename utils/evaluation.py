@@ -24,6 +24,7 @@ from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
 from utils.retrieval import search
 from utils.screening import Screening
 from utils.seeding import generator
+from utils.tables import align
 
 TOP_K = max(RECALL_AT)
 SEGMENTATION_IMAGES = 500
@@ -161,7 +162,7 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     own = share(len(paths), batch_size)
     dataset = ImageBatches(paths[own.start : own.stop], with_labels=True)
     with worker_deaths_named(dataset.notes):
-        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation"):
+        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
             with options.compute.autocast():
                 predictions = model.segment(options.compute.images(batch.images)).argmax(dim=1)
             confusion.update(predictions, batch.labels.to(predictions.device))
@@ -286,13 +287,6 @@ def format_table(content: dict) -> str:
     if content["segmentation"] and content["segmentation"]["miou"] is not None:
         lines.append(f"segmentation: mIoU {100 * content['segmentation']['miou']:.1f}%")
     return "\n".join(lines)
-
-
-def align(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as text lines: the first column flush left, the others flush right, a rule below the first row."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def log_segmentation(confusion: ConfusionMatrix) -> None:

@@ -265,8 +265,13 @@ class Fit:
 
     def load_state_dict(self, training: dict) -> None:
         """Continue where a checkpoint's run stood."""
-        self.state = RunState.from_state_dict(training["run"])
-        self.optimizers.load_state_dict(training["optimizers"])
+        try:
+            self.state = RunState.from_state_dict(training["run"])
+            self.optimizers.load_state_dict(training["optimizers"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"--resume: the run state in this checkpoint is not of this version ({error}); start anew"
+            ) from error
 
     def save(self, name: str = LAST) -> Path:
         """Write a checkpoint of this moment; a signal waits until it is written. Of several processes, the first writes."""
@@ -309,6 +314,7 @@ class Fit:
     def _save_and_stop(self, number: int) -> None:
         """Save the run where it stands and raise `StopRequested`; RunFailed, and no save, where a step had gone wrong."""
         state, stop = self.state, StopRequested(number)
+        self.interrupts.obeyed = True
         forget_children()
         if not is_first():
             raise stop
@@ -396,8 +402,9 @@ class Fit:
 
     def _read_losses(self) -> dict[str, float]:
         """Look at the losses since the last look; the newest, by name. RunFailed where one was not finite."""
-        unread, self._unread = self._unread, []
-        return check_losses(self.state, unread)
+        newest = check_losses(self.state, self._unread)
+        self._unread = []  # last: what a signal cut short, or what failed, is looked at again before a save
+        return newest
 
     def _step(self, batch: StepBatch) -> dict[str, torch.Tensor]:
         state, compute = self.state, self.compute
