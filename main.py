@@ -66,10 +66,10 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         start_logging()
         start = distributed.from_first(lambda: set_up(args, settings, compute, screening, command, held))
         folder, data, sets, labelled, record, model, training = start
-        model = compute.place(model)
-        before = None if training or args.no_report else copy.deepcopy(model).cpu()
         if args.sync_bn:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = compute.place(model)
+        before = None if training or args.no_report else copy.deepcopy(model).cpu()
         optimizers = build_optimizers(
             model,
             args.batch_size,

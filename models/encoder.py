@@ -78,7 +78,9 @@ def fold_batch_norm(encoder: Encoder) -> None:
     """Replace every convolution and the BN behind it by one convolution, in place: the same function in eval mode alone."""
     for module in [*encoder.modules()]:
         children = dict(module.named_children())
-        if isinstance(module, nn.Sequential) and isinstance(children.get("1"), (nn.BatchNorm2d, nn.SyncBatchNorm)):  # downsample
+        if isinstance(module, nn.Sequential) and isinstance(
+            children.get("1"), (nn.BatchNorm2d, nn.SyncBatchNorm)
+        ):  # downsample
             module[0], module[1] = fuse_conv_bn_eval(module[0], module[1]), nn.Identity()
         for name in [name for name in children if name.startswith("bn")]:
             conv = name.replace("bn", "conv")

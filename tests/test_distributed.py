@@ -1,5 +1,6 @@
 """Two processes by torchrun (gloo, on the CPU) against one: the same numbers, files written once, ends without a hang."""
 
+import copy
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 
 import eval as evaluation_script
 import main
+from models import build_model
 from tests import distributed_worker as worker
+from tests.golden_model import pictures
 from tests.test_cli import error_line
 from tests.tiny import SMALL_RUN, data_flags, write_robotcar
 from utils import distributed
@@ -259,8 +262,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     launched_as(monkeypatch, 1)
     assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 1)
     assert resolve_device("cpu") == torch.device("cpu")
-    launched_as(monkeypatch, 2)
-    with pytest.raises(ValueError, match=r"2 CUDA devices are here, one per process.*--nproc_per_node"):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match=r"2 CUDA devices for 3 processes.*--nproc_per_node"):
         resolve_device("cuda")
     with pytest.raises(ValueError, match="mps: for one process only"):
         resolve_device("mps")
@@ -277,6 +280,16 @@ def test_wrong_flags_are_named_once(monkeypatch, capsys):
 def test_synchronised_bn_needs_several_gpus(tiny_root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert "--sync_bn" in error_line(capsys, main.main([*data_flags(tiny_root), *SMALL_RUN, "--sync_bn"]))
+
+
+def test_embedding_folds_synchronised_bn():
+    torch.manual_seed(0)
+    model = build_model("resnet18").eval()
+    images = pictures("sync_bn", 2, 97, 104)
+    twin = torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).for_embedding()
+    assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in twin.encoder.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(twin.embed(images), model.embed(images), rtol=1e-4, atol=1e-5)
 
 
 def test_photos_are_looked_up_by_one_process(monkeypatch, capsys):

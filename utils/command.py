@@ -23,8 +23,9 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 
     A signal ends it with 128 + its number, whatever it is at; training saves the run first.
     """
+    rank, processes = launched()
     try:
-        with Interrupts():
+        with Interrupts(repeated=processes > 1):
             command()
         return 0
     except (ValueError, OSError) as error:
@@ -42,13 +43,22 @@ def run_command(name: str, command: Callable[[], None]) -> int:
         _say(name, f"error: {line}", at_once=isinstance(error, PeerFailed))
         return RUN_FAILED
     except StopRequested as stop:
-        _say(name, str(stop), at_once=True)
+        if rank == 0:
+            print(f"{name}: {stop}", file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
         _say(name, "stopped by SIGINT")
         return 128 + signal.SIGINT
     finally:
         stop_logging()
+
+
+def _say(name: str, line: str, at_once: bool = False) -> None:
+    """Print the last line of a command on stderr; where several processes run, with the number of the one that speaks."""
+    rank, processes = launched()
+    if rank and not at_once:
+        time.sleep(GRACE_S)
+    print(f"{name}: rank {rank}: {line}" if processes > 1 else f"{name}: {line}", file=sys.stderr, flush=True)
 
 
 def describe(error: RuntimeError) -> str | None:
@@ -60,11 +70,3 @@ def describe(error: RuntimeError) -> str | None:
     if type(error).__module__.startswith(COMPILERS):
         return f"--compile: torch.compile failed here, try without it: {' '.join(str(error).split())[:300]}"
     return None
-
-
-def _say(name: str, line: str, at_once: bool = False) -> None:
-    """Print the last line of a command on stderr; where several processes run, with the number of the one that speaks."""
-    rank, world = launched()
-    if rank and not at_once:
-        time.sleep(GRACE_S)
-    print(f"{name}: rank {rank}: {line}" if world > 1 else f"{name}: {line}", file=sys.stderr, flush=True)

@@ -95,10 +95,11 @@ def _device_of_process(name: str, number: int) -> torch.device:
         raise ValueError("--device mps: for one process only; start without torchrun, or with --device cpu")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return CPU
-    if number >= torch.cuda.device_count():
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", number + 1)), torch.cuda.device_count()
+    if processes > gpus:  # which all processes of the machine see alike
         raise ValueError(
-            f"--device {name}: {torch.cuda.device_count()} CUDA devices are here, one per process; start torchrun with at "
-            "most as many (--nproc_per_node), or use --device cpu"
+            f"--device {name}: {gpus} CUDA devices for {processes} processes, and each needs its own; start torchrun with fewer "
+            "(--nproc_per_node), or use --device cpu"
         )
     return torch.device("cuda", number)
 

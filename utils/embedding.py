@@ -123,7 +123,7 @@ def embed_images(
     """Descriptors of image files, float32 (N, D), in the order of `paths`; the model is used in eval mode.
 
     Where several processes share the run, all call this with the same arguments, each embeds its share, and the first
-    returns all rows, the others none. Batches are those of a single process, and so are the descriptors.
+    returns all rows, the others none. Batches of images of one size are those of a single process, and so are the descriptors.
 
     Raises
     ------

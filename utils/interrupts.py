@@ -28,7 +28,7 @@ class Interrupts:
 
     Parameters
     ----------
-    decides : whether a signal stops this process; where not, it is noted alone (another process decides for all).
+    decides : whether a signal stops this process; where not, it is noted alone: another process decides for all.
     repeated : whether one request may arrive as several signals, as under torchrun, which passes on what a scheduler has
         sent to all; a second one is then ignored (torchrun itself kills what has not ended after half a minute).
 
@@ -39,9 +39,9 @@ class Interrupts:
     """
 
     def __init__(self, decides: bool = True, repeated: bool = False) -> None:
-        self.decides, self.repeated = decides, repeated
+        self.repeated = repeated
         self.requested: int | None = None
-        self.obeyed = False
+        self.obeyed = not decides
         self._process = os.getpid()
         self._holds = 0
         self._before: dict[int, object] = {}
@@ -61,17 +61,14 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # a forked child that has not set handlers of its own has nothing to save
-        if os.getpid() != self._process:
+        if os.getpid() != self._process or (self.requested is not None and not self.repeated):
             os._exit(128 + number)
-        if self.requested is not None:
-            if self.repeated:
-                return
-            os._exit(128 + number)
-        self.requested = number
-        self._retry(number, frame)
+        if self.requested is None:
+            self.requested = number
+            self._retry(number, frame)
 
     def _retry(self, _: int, frame: FrameType | None) -> None:
-        if self.requested is None or self.obeyed or self._holds or not self.decides:
+        if self.requested is None or self.obeyed or self._holds:
             return
         if ALARM and _in_destructor(frame):
             signal.setitimer(signal.ITIMER_REAL, RETRY_S)
@@ -91,7 +88,7 @@ class Interrupts:
             if child_handler:
                 seen = signal.getsignal(CHILD)
                 signal.signal(CHILD, child_handler)
-        if self.decides and not self._holds and self.requested is not None and not self.obeyed:
+        if not self._holds and self.requested is not None and not self.obeyed:
             raise StopRequested(self.requested)
         if child_handler and seen.happened:
             child_handler(CHILD, None)
