@@ -58,9 +58,9 @@ def segvpr(
     return dataclasses.replace(checkpoint, config={**checkpoint.config, **given}).build()
 
 
-def network_input(images: torch.Tensor) -> torch.Tensor:
-    """RGB uint8 (B, 3, H, W) -> what the network reads: float32, B G R, minus the channels' means."""
-    return _load("datasets.transforms").to_network_input(images)
+def network_input(images: torch.Tensor, space: str = "released") -> torch.Tensor:
+    """RGB uint8 (B, 3, H, W) -> what a network reads whose `input_space` is `space`, float32."""
+    return _load("datasets.transforms").to_network_input(images, space=space)
 
 
 def _load(name: str) -> types.ModuleType:

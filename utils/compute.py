@@ -64,9 +64,9 @@ class Compute:
             part.to(self.dtype)
         return embedder.to(memory_format=torch.channels_last)
 
-    def images(self, images: Tensor) -> Tensor:
-        """8-bit RGB images (B, 3, H, W) on the host -> network input on the device."""
-        images = to_network_input(images.to(self.device, non_blocking=True))
+    def images(self, images: Tensor, space: str = "released") -> Tensor:
+        """8-bit RGB images (B, 3, H, W) on the host -> network input on the device, see `to_network_input`."""
+        images = to_network_input(images.to(self.device, non_blocking=True), space=space)
         return images.contiguous(memory_format=torch.channels_last)
 
 

@@ -46,7 +46,7 @@ class DescriptorNetwork(nn.Module):
         self.model, self.raw = model, raw
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model.embed(to_network_input(images) if self.raw else images)
+        return self.model.embed(to_network_input(images, space=self.model.input_space) if self.raw else images)
 
 
 def export_onnx(
@@ -76,7 +76,7 @@ def export_onnx(
     network = DescriptorNetwork(model, raw).eval()
     temporary = out.with_name(out.name + ".tmp")
     try:
-        _write(network, temporary, _noise(1, size, raw), opset)
+        _write(network, temporary, _noise(1, size, network), opset)
         difference = compare(network, temporary, size) if find_spec("onnxruntime") else None
         if difference is not None and not difference <= TOLERANCE:
             raise ValueError(
@@ -112,11 +112,11 @@ def _write(network: DescriptorNetwork, path: Path, example: Tensor, opset: int) 
         )
 
 
-def _noise(batch: int, size: tuple[int, int], raw: bool) -> Tensor:
+def _noise(batch: int, size: tuple[int, int], network: DescriptorNetwork) -> Tensor:
     """Images of noise of (width, height), the same at every call."""
     values = generator(0, "export", batch).integers(0, 256, (batch, 3, size[1], size[0]))
     images = torch.from_numpy(values.astype(np.uint8))
-    return images if raw else to_network_input(images)
+    return images if network.raw else to_network_input(images, space=network.model.input_space)
 
 
 @torch.inference_mode()
@@ -127,7 +127,7 @@ def compare(network: DescriptorNetwork, path: Path, size: tuple[int, int]) -> fl
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     differences = []
     for batch in CHECKED_BATCHES:
-        images = _noise(batch, size, network.raw)
+        images = _noise(batch, size, network)
         expected = network(images).numpy()
         (found,) = session.run([OUTPUT], {INPUT: images.numpy()})
         if found.shape != expected.shape:

@@ -119,7 +119,7 @@ def look_at(model: SegVPR, path: str, scale: float, options: EmbeddingOptions) -
         was_training = model.training
         model.eval()
         with options.compute.autocast():
-            output = model(options.compute.images(image[None]))
+            output = model(options.compute.images(image[None], model.input_space))
         model.train(was_training)
     except ValueError:
         return None
@@ -170,7 +170,8 @@ def attention_effect(model: SegVPR, look: Look, options: EmbeddingOptions) -> fl
 
     Near 0 where descriptors do not depend on attention: then no loss that is taken on them can train it.
     """
-    images = options.compute.images(torch.from_numpy(look.photo.copy()).permute(2, 0, 1)[None])
+    photo = torch.from_numpy(look.photo.copy()).permute(2, 0, 1)[None]
+    images = options.compute.images(photo, model.input_space)
 
     def tilt(_module: torch.nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
         return output * torch.linspace(0.5, 1.5, output.shape[-1]).to(output)
