@@ -198,8 +198,8 @@ class Fit:
     Every random choice follows from (seed, epoch, refresh, index), so a run that continues from a checkpoint is the same
     run; no state of a random generator needs to be kept.
 
-    Where several processes share the run, each reads its part of every batch and keeps the same state (but for
-    `RunState.hardest`, which the first has alone); the first mines, writes, and heeds signals.
+    Where several processes share the run, each reads its part of every batch and all keep the same state; the first mines,
+    writes, and heeds signals.
     """
 
     def __init__(
@@ -378,6 +378,7 @@ class Fit:
                     drawn, queries, gallery, data.positives, data.not_negative, state.hardest, rng, settings.neg_samples
                 )
             )
+            state.hardest[drawn] = state.triplets.negatives  # as on the first process
 
     def _train_on_triplets(self) -> None:
         """Train on what is left of the triplets mined last."""
