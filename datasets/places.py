@@ -113,6 +113,26 @@ class Neighbours:
         """(Q,) number of neighbours of each query."""
         return np.diff(self.offsets)
 
+    def of(self, queries: np.ndarray) -> "Neighbours":
+        """The lists of some queries (T,), in that order."""
+        offsets = np.concatenate([[0], np.cumsum(self.counts[queries])])
+        shift = np.repeat(self.offsets[queries] - offsets[:-1], np.diff(offsets))
+        return Neighbours(offsets, self.indexes[np.arange(offsets[-1]) + shift])
+
+    def within(self, images: np.ndarray) -> "Neighbours":
+        """What of the lists is among `images` (P,), ascending, as places 0 ... P - 1 in it."""
+        places = np.searchsorted(images, self.indexes)
+        inside = images[np.minimum(places, len(images) - 1)] == self.indexes
+        kept_before = np.concatenate([[0], np.cumsum(inside)])
+        return Neighbours(kept_before[self.offsets], places[inside].astype(np.int32))
+
+    def padded(self) -> np.ndarray:
+        """The lists as the rows of a table (Q, longest) int64, filled up with -1."""
+        counts = self.counts
+        table = np.full((len(self), int(counts.max())), -1, np.int64)
+        table[np.arange(table.shape[1]) < counts[:, None]] = self.indexes
+        return table
+
 
 def neighbours_within(
     gallery: ImageSet, queries: ImageSet, radius_m: float, same_camera: bool = False, block: int = 4096

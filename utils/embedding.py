@@ -80,8 +80,9 @@ def embed_images(
     scale: float = 1.0,
     options: EmbeddingOptions = DEFAULTS,
     description: str = "embed",
+    descriptor_dtype: str = "float32",
 ) -> np.ndarray:
-    """Descriptors of image files, float32 (N, D), in the order of `paths`; the model is used in eval mode.
+    """Descriptors of image files, (N, D) in `descriptor_dtype`, in the order of `paths`; the model is used in eval mode.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def embed_images(
     was_training = model.training
     model.eval()
     compute = options.compute
-    descriptors = np.empty((len(paths), model.descriptor_dim), np.float32)
+    descriptors = np.empty((len(paths), model.descriptor_dim), descriptor_dtype)
     dataset = ImageBatches(paths, scale)
     with worker_deaths_named(dataset.notes):
         for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description):
@@ -106,7 +107,7 @@ def embed_images(
 
 def check_descriptors(descriptors: np.ndarray, paths: Sequence[str]) -> None:
     """ValueError, naming the first file, where a descriptor is all zero or not finite."""
-    norms = np.einsum("ij,ij->i", descriptors, descriptors)
+    norms = np.einsum("ij,ij->i", descriptors, descriptors, dtype=np.float32)
     odd = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if len(odd):
         what = "all zero" if norms[odd[0]] == 0 else "not finite"
