@@ -137,7 +137,10 @@ class Neighbours:
 def neighbours_within(
     gallery: ImageSet, queries: ImageSet, radius_m: float, same_camera: bool = False, block: int = 4096
 ) -> Neighbours:
-    """Gallery images at most `radius_m` metres from each query, of the same camera only if asked so, by a k-d tree."""
+    """Gallery images at most `radius_m` metres from each query, of the same camera only if asked so, by a k-d tree.
+
+    Memory: 4 bytes per pair in the result, and about 60 per pair of one `block` of queries on the way.
+    """
     counts = np.zeros(len(queries), np.int64)
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
     for camera in np.unique(queries.cameras) if same_camera else [None]:
@@ -149,11 +152,14 @@ def neighbours_within(
         for start in range(0, len(of_query), block):
             rows = of_query[start : start + block]
             found = tree.query_radius(queries.positions[rows], radius_m)
-            counts[rows] = [len(row) for row in found]
-            pieces.append((rows, np.concatenate([np.sort(in_gallery[row]) for row in found]).astype(np.int32)))
+            counts[rows] = np.fromiter(map(len, found), np.int64, len(found))
+            pairs = np.repeat(np.arange(len(rows)), counts[rows]) * len(gallery) + in_gallery[np.concatenate(found)]
+            pairs.sort()  # by query, then by image
+            pieces.append((rows, (pairs % len(gallery)).astype(np.int32)))
     offsets = np.concatenate([[0], np.cumsum(counts)])
     indexes = np.empty(offsets[-1], np.int32)
-    for rows, flat in pieces:
+    while pieces:  # each is let go once it is copied, so that the pairs are not held twice
+        rows, flat = pieces.pop()
         # destination of every pair: its query's offset plus its place within the query's list
         starts = np.cumsum(counts[rows]) - counts[rows]
         indexes[np.arange(len(flat)) + np.repeat(offsets[rows] - starts, counts[rows])] = flat

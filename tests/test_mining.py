@@ -1,5 +1,8 @@
 """Mining against the protocol's search, query by query in float64, and what each mode looks at."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -245,10 +248,8 @@ def embedded(monkeypatch):
 @pytest.mark.parametrize(
     "flags, images, dtype",
     [
-        ([], {16}, "float32"),
-        (["--descriptor_dtype", "float16"], {16}, "float16"),
-        # 4 queries, as many positives (one each), and 2 random images, some of which are positives; what is remembered
-        (["--mining", "partial", "--cache_negatives", "2"], set(range(8, 17)), "float32"),
+        # 4 queries with one positive each, and 2 random images; what is remembered, and more where those are too near
+        (["--mining", "partial", "--cache_negatives", "2", "--descriptor_dtype", "float16"], range(8, 17), "float16"),
         (["--mining", "random"], None, None),
     ],
 )
@@ -256,22 +257,19 @@ def test_modes_embed_what_they_say_and_resume_exactly(tiny_root, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     flags = [*data_flags(tiny_root), *SMALL_RUN, *flags]
     assert main.main([*flags, "--exp_name", "whole"]) == 0
-    assert len(embedded) == (0 if images is None else 4)
+    assert len(embedded) == (0 if images is None else 4)  # two refreshes in each of two epochs
     for paths, format_ in embedded:
         assert len(set(paths)) == len(paths) and len(paths) in images and format_ == dtype
         assert sum("queries_rain" in path for path in paths) == 4
     (whole,) = (tmp_path / "runs/whole").iterdir()
     recorded = load_checkpoint(whole / "last.pth").training["record"]["arguments"]
-    assert {"mining", "cache_negatives", "descriptor_dtype"} <= recorded.keys()
-
+    assert recorded["mining"] == flags[flags.index("--mining") + 1]
+    assert {"cache_negatives", "descriptor_dtype"} <= recorded.keys()
     step, steps = fit_module.train_step, []
 
     def stopping(*arguments, **keywords):
         steps.append(1)
         if len(steps) == 6:  # in the second epoch
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*arguments, **keywords)
 
@@ -281,6 +279,12 @@ def test_modes_embed_what_they_say_and_resume_exactly(tiny_root, tmp_path, monke
     assert main.main([*flags, "--exp_name", "cut", "--resume", "auto"]) == 0
     (cut,) = (tmp_path / "runs/cut").iterdir()
     assert_same_run(cut, whole)
+
+
+def test_full_mining_embeds_the_gallery_once_per_refresh(tiny_root, tmp_path, monkeypatch, embedded):
+    monkeypatch.chdir(tmp_path)
+    assert main.main([*data_flags(tiny_root), *SMALL_RUN, "--n_epochs", "1"]) == 0
+    assert [(len(set(paths)), dtype) for paths, dtype in embedded] == [(12 + 4, "float32")] * 2
 
 
 def test_mining_may_not_change_on_resume(tiny_root, trained_run, tmp_path, monkeypatch, capsys):
