@@ -66,8 +66,6 @@ def plain(gallery: ImageSet, queries: ImageSet) -> tuple[float, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from utils.evaluation import align  # not above: the measured processes would import torch with this module
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=100_000, help="queries, and gallery images (default: 100000)")
     parser.add_argument("--plain_size", type=int, default=8000, help="of each for the comparison (default: 8000)")
@@ -96,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
         table.append(
             [row["way"], *counts, f"{row['seconds']:.2f}", f"{row['added_mib']:.0f}", f"{row['peak_mib']:.0f}"]
         )
+    from utils.evaluation import align  # only now: a process's peak counts from its parent's, which torch would raise
+
     print(machine())
     print("\n".join(align(table)))
     if args.out:
