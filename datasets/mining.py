@@ -1,5 +1,8 @@
 """Mining of hard triplets: what a refresh looks at, and the choice among it by distance of descriptors.
 
+`full` mining looks at the whole gallery; `partial` at the positives, the remembered negatives and a random part of the gallery,
+among which negatives are drawn; `random` at no descriptor: its triplets are drawn alone.
+
 Random choices come from one stream of numbers per query, so that they depend on nothing but (key, query index).
 """
 

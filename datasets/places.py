@@ -19,7 +19,7 @@ class ImageSet:
     folder : the folders it was read from, as given, joined by `+`.
     paths : N file paths, sorted within each folder.
     positions : (N, 2) float64, UTM east and north in metres.
-    cameras : (N,) names of the folders the files lie in.
+    cameras : (N,) names of the camera folders the files lie in, "" for other folders.
     fingerprint : digest of the file list relative to `origin`, see `datasets.naming.fingerprint`.
     origin : the first of the folders.
     """
@@ -45,7 +45,7 @@ class ImageSet:
         """The set less some files; ValueError where none is left."""
         keep = np.array([path not in rejected for path in self.paths])
         if not keep.any():
-            raise ValueError(f"{self.folder}: none of its {len(self)} images can be used")
+            raise ValueError(f"{self.folder}: none of its {len(self)} images can be used; replace them")
         paths = tuple(path for path, kept in zip(self.paths, keep) if kept)
         rest = replace(self, paths=paths, positions=self.positions[keep], cameras=self.cameras[keep])
         return replace(rest, fingerprint=rest.digest())
@@ -78,7 +78,7 @@ def load_image_set(folders: Sequence[str | Path], reject: Reject | None = None) 
                     raise
                 reject(path, str(error))
         if not paths:
-            raise ValueError(f"{folder}: none of its {len(found)} images is named @UTM_east@UTM_north@...")
+            raise ValueError(f"{folder}: none of its {len(found)} images is named @UTM_east@UTM_north@...; rename them")
     images = ImageSet(
         "+".join(listed),
         tuple(paths),

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from datasets.naming import label_path
 from datasets.notes import WorkerNotes
 from datasets.places import ImageSet
-from datasets.transforms import crop_and_flip, read_image, read_label, resize_image, two_sizes
+from datasets.transforms import crop_and_flip, read_image, read_label, resize_image, stack_images, two_sizes
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,20 @@ class TrainingBatches(Dataset):
         except (ValueError, OSError) as error:
             return LoadFailure(str(error))
 
+    def files(self, plan: StepPlan) -> list[str]:
+        """The source and then the target images that a plan reads."""
+        return self._sources(plan) + [self.target_paths[i] for i in plan.targets]
+
+    def _sources(self, plan: StepPlan) -> list[str]:
+        files = [self.queries[i] for i in plan.queries] + [self.gallery[i] for i in plan.positives]
+        return files + [self.gallery[i] for negatives in plan.negatives for i in negatives]
+
     def _read_image(self, path: str) -> Tensor:
         self.notes.reading(path)
         return read_image(path)
 
     def _read(self, plan: StepPlan) -> StepBatch:
-        files = [self.queries[i] for i in plan.queries] + [self.gallery[i] for i in plan.positives]
-        files += [self.gallery[i] for negatives in plan.negatives for i in negatives]
+        files = self._sources(plan)
         triplet_of = [*range(len(plan.queries))] * 2
         triplet_of += [triplet for triplet, negatives in enumerate(plan.negatives) for _ in negatives]
         cuts, images, labels, size = {}, [], [], None
@@ -109,11 +115,11 @@ class TrainingBatches(Dataset):
         targets = [self.target_paths[i] for i in plan.targets]
         width, height = self.target_size
         target = (
-            torch.stack([resize_image(self._read_image(path), (height, width)) for path in targets])
+            stack_images([resize_image(self._read_image(path), (height, width)) for path in targets])
             if targets
             else None
         )
-        return StepBatch(torch.stack(images), torch.stack(labels) if labels else None, target, files + targets)
+        return StepBatch(stack_images(images), default_collate(labels) if labels else None, target, files + targets)
 
 
 def _size(x: Tensor) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from models.segvpr import SegVPR
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.logs import LOGGER
 
-FORMAT = "descriptors-1"
+FORMAT = "descriptors-2"
 """Part of every key: raise the number where the way from an image to its descriptor changes."""
 SHARD = 512
 """Images between two moments at which an interrupted run can go on."""
@@ -127,6 +127,7 @@ def _about(digest: str, images: Sequence[str], config: dict, scale: float, optio
         "config": config,
         "scale": scale,
         "precision": str(options.compute.dtype or torch.float32),
+        "decode": options.decode,
         "images": len(images),
         "first": images[0],
     }

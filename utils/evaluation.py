@@ -17,12 +17,14 @@ from datasets.places import ImageSet, correct_matches
 from datasets.transforms import image_size
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
+from utils.distributed import alone, from_first, is_first, share
 from utils.embedding import EmbeddingOptions, embed_images, iterate_batches, worker_deaths_named
 from utils.logs import LOGGER
 from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
 from utils.retrieval import search
 from utils.screening import Screening
 from utils.seeding import generator
+from utils.tables import align
 
 TOP_K = max(RECALL_AT)
 SEGMENTATION_IMAGES = 500
@@ -73,7 +75,10 @@ class SetResult:
 def evaluate_places(
     model: SegVPR, sets: Sequence[EvaluationSet], options: EmbeddingOptions, keep_descriptors: bool = False
 ) -> list[SetResult]:
-    """Retrieve and score every set; a gallery that serves several sets is embedded once."""
+    """Retrieve and score every set; a gallery that serves several sets is embedded once.
+
+    Where several processes share the run, all embed, and the first alone searches; the others return nothing.
+    """
     uses = Counter(_gallery_key(s) for s in sets)
     galleries: dict[tuple, np.ndarray] = {}
     results = []
@@ -82,7 +87,10 @@ def evaluate_places(
         if key not in galleries:
             galleries[key] = _embed(model, s.gallery, s.scale, options, f"{s.name} gallery")
         queries = _embed(model, s.queries, s.scale, options, f"{s.name} queries")
-        retrieved, descriptor_distance = search(galleries[key], queries, TOP_K)
+        if not is_first():
+            continue
+        with alone():
+            retrieved, descriptor_distance = search(galleries[key], queries, TOP_K)
         correct, recalls = {}, {}
         for threshold in s.thresholds_m:
             correct[threshold], distance_m = correct_matches(
@@ -135,27 +143,30 @@ def score(
 ) -> tuple[float | None, dict[str, float]]:
     """Validation recall@1 (None without a validation set), which decides, and all figures of one epoch in percent."""
     results = evaluate_places(model, sets, options)
-    figures = {f"{r.set.name}_recall@{n}": 100 * value for r in results for n, value in r.recall.items()}
+    results = from_first(lambda: [(r.set.name, r.recall) for r in results])
+    figures = {f"{name}_recall@{n}": 100 * value for name, recall in results for n, value in recall.items()}
     if labelled:
         figures["miou"] = 100 * evaluate_segmentation(model, labelled, options).mean_iou()
-    validation = [r.recall[1] for r in results if r.set.name == "val"]
+    validation = [recall[1] for name, recall in results if name == "val"]
     return (validation[0] if validation else None), figures
 
 
 @torch.inference_mode()
 def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: EmbeddingOptions) -> ConfusionMatrix:
-    """Confusion matrix of unweighted predictions on labelled images at full size."""
+    """Confusion matrix of unweighted predictions on labelled images at full size; several processes share the images."""
     was_training = model.training
     model.eval()
     width, height = image_size(paths[0])
     batch_size = max(1, min(options.batch_size, PIXELS_PER_BATCH // (width * height)))
     confusion = ConfusionMatrix(model.config["num_classes"])
-    dataset = ImageBatches(paths, with_labels=True)
+    own = share(len(paths), batch_size)
+    dataset = ImageBatches(paths[own.start : own.stop], with_labels=True)
     with worker_deaths_named(dataset.notes):
-        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation"):
+        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
             with options.compute.autocast():
                 predictions = model.segment(options.compute.images(batch.images)).argmax(dim=1)
             confusion.update(predictions, batch.labels.to(predictions.device))
+    confusion.sum_over_processes()
     model.train(was_training)
     return confusion
 
@@ -176,10 +187,12 @@ def evaluate_and_write(
     options: EmbeddingOptions,
     folder: Path,
     save_descriptors: bool = False,
-) -> Evaluation:
-    """Evaluate, print the table and write all result files into `folder`."""
+) -> Evaluation | None:
+    """Evaluate, print the table and write all result files into `folder`; of several processes, the first writes and returns."""
     results = evaluate_places(model, sets, options, save_descriptors)
     confusion = evaluate_segmentation(model, labelled, options) if labelled else None
+    if not is_first():
+        return None
     content = results_dict(str(checkpoint), model.config, results, confusion)
     write_results(folder, content, results)
     if confusion is not None:
@@ -274,13 +287,6 @@ def format_table(content: dict) -> str:
     if content["segmentation"] and content["segmentation"]["miou"] is not None:
         lines.append(f"segmentation: mIoU {100 * content['segmentation']['miou']:.1f}%")
     return "\n".join(lines)
-
-
-def align(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as text lines: the first column flush left, the others flush right, a rule below the first row."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def log_segmentation(confusion: ConfusionMatrix) -> None:
