@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import IO
 
+from datasets.mining import DESCRIPTOR_DTYPES, MINING_MODES
 from datasets.naming import KINDS
 from models import ARCHITECTURES, HEADS
 from utils.compute import PRECISIONS
@@ -226,6 +227,25 @@ def main_parser() -> argparse.ArgumentParser:
         default=fit.neg_samples,
         metavar="N",
         help="random negatives among which the nearest are taken",
+    )
+    group.add_argument(
+        "--mining",
+        default=fit.mining,
+        choices=MINING_MODES,
+        help="what is embedded for it: the gallery, a part (positives and --cache_negatives images), or nothing",
+    )
+    group.add_argument(
+        "--cache_negatives",
+        type=_positive,
+        default=fit.cache_negatives,
+        metavar="N",
+        help="random gallery images that partial mining embeds and draws negatives from",
+    )
+    group.add_argument(
+        "--descriptor_dtype",
+        default=fit.descriptor_dtype,
+        choices=DESCRIPTOR_DTYPES,
+        help="numbers that descriptors are kept in for mining",
     )
     group.add_argument(
         "--cache_refresh_rate",
