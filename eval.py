@@ -42,7 +42,10 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     model = compute.place(checkpoint.build())
     labelled = labelled_images(sets, args.seed, screening)
     options = arguments.embedding_options(args, compute)
-    evaluation = evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
+    retrieval = arguments.retrieval_settings(args), arguments.evaluation_store(args)
+    evaluation = evaluate_and_write(
+        model, args.resume, sets, labelled, options, folder, args.save_descriptors, *retrieval
+    )
     if not args.no_report:
         LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))
     screening.log_summary()
@@ -62,7 +65,8 @@ def localize_photos(args: argparse.Namespace) -> None:
     LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
     options = arguments.embedding_options(args, compute)
     model = compute.place(checkpoint.build())
-    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store)
+    retrieval = arguments.retrieval_settings(args)
+    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, retrieval)
     if args.json:
         print(to_json(found))
     else:

@@ -54,10 +54,15 @@ def default_folder(checkpoint: Path) -> Path:
 
 
 def store_key(
-    checkpoint_digest: str, images: Sequence[str], config: dict, scale: float, options: EmbeddingOptions
+    checkpoint_digest: str,
+    images: Sequence[str],
+    config: dict,
+    scale: float,
+    options: EmbeddingOptions,
+    dtype: str = "float32",
 ) -> str:
     """Name of a store: a digest of all that the descriptors follow from, images by path, size and time of change."""
-    digest = hashlib.sha256(json.dumps(_about(checkpoint_digest, images, config, scale, options)).encode())
+    digest = hashlib.sha256(json.dumps(_about(checkpoint_digest, images, config, scale, options, dtype)).encode())
     for path in images:
         status = os.stat(path)
         digest.update(os.fsencode(os.path.abspath(path)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
@@ -71,6 +76,8 @@ def stored_descriptors(
     scale: float,
     options: EmbeddingOptions,
     folder: str | Path,
+    dtype: str = "float32",
+    description: str = "gallery",
 ) -> np.ndarray:
     """Descriptors of images, from the store below `folder` where they are in it, else embedded into it.
 
@@ -78,10 +85,11 @@ def stored_descriptors(
     ----------
     checkpoint_digest : says which weights the model has, see `weights_digest`.
     folder : of all stores; this one is `folder/<key>`, see `store_key`. Two processes may share it: one waits.
+    dtype : in which they are kept, `float32` or `float16`.
 
     Returns
     -------
-    (N, D) float32, memory-mapped and read-only, in the order of `images`.
+    (N, D) of that type, memory-mapped and read-only, in the order of `images`.
 
     Raises
     ------
@@ -89,26 +97,32 @@ def stored_descriptors(
     """
     if not images:
         raise ValueError("no images to embed")
-    store = Path(folder) / store_key(checkpoint_digest, images, model.config, scale, options)
+    store = Path(folder) / store_key(checkpoint_digest, images, model.config, scale, options, dtype)
     shape = len(images), model.descriptor_dim
-    kept = _open(store / DESCRIPTORS, shape)
+    kept = _open(store / DESCRIPTORS, shape, dtype)
     if kept is not None:
         LOGGER.info("descriptors of %d images are taken from %s", len(images), store)
         return kept
     try:
         store.mkdir(parents=True, exist_ok=True)
-        (store / ABOUT).write_text(json.dumps(_about(checkpoint_digest, images, model.config, scale, options)) + "\n")
+        about = _about(checkpoint_digest, images, model.config, scale, options, dtype)
+        (store / ABOUT).write_text(json.dumps(about) + "\n")
     except OSError as error:
         raise OSError(f"{store}: cannot keep descriptors here ({error.strerror})") from error
-    with _locked(store):
-        kept = _open(store / DESCRIPTORS, shape)  # another process may have made it meanwhile
+    with locked(store):
+        kept = _open(store / DESCRIPTORS, shape, dtype)  # another process may have made it meanwhile
         if kept is None:
-            _embed_into(store, model, images, scale, options)
-            kept = _open(store / DESCRIPTORS, shape)
+            _embed_into(store, model, images, scale, options, np.dtype(dtype), description)
+            kept = _open(store / DESCRIPTORS, shape, dtype)
     if kept is None:
         raise OSError(f"{store / DESCRIPTORS}: was written, but cannot be read back")
     LOGGER.info("descriptors of %d images are kept in %s (%.1f MB)", len(images), store, kept.nbytes / 1e6)
     return kept
+
+
+def folder_of(descriptors: np.ndarray) -> Path | None:
+    """The store that descriptors were taken from, for whatever is derived from them alone; None for those in memory."""
+    return Path(descriptors.filename).parent if isinstance(descriptors, np.memmap) else None
 
 
 def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: float) -> EmbeddingOptions:
@@ -119,7 +133,9 @@ def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: floa
     return replace(options, batch_size=max(1, min(options.batch_size, int(PIXELS_PER_BATCH // pixels))))
 
 
-def _about(digest: str, images: Sequence[str], config: dict, scale: float, options: EmbeddingOptions) -> dict:
+def _about(
+    digest: str, images: Sequence[str], config: dict, scale: float, options: EmbeddingOptions, dtype: str
+) -> dict:
     """What a store holds, for its key and for whoever wonders whether it may be deleted."""
     return {
         "format": FORMAT,
@@ -127,12 +143,13 @@ def _about(digest: str, images: Sequence[str], config: dict, scale: float, optio
         "config": config,
         "scale": scale,
         "precision": str(options.compute.dtype or torch.float32),
+        "dtype": dtype,
         "images": len(images),
         "first": images[0],
     }
 
 
-def _open(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def _open(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray | None:
     """The finished file, or None where there is none or it is damaged."""
     try:
         descriptors = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -141,16 +158,24 @@ def _open(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     except (ValueError, OSError, EOFError) as error:
         LOGGER.warning("%s: cannot be read (%s); embedding anew", path, error)
         return None
-    if descriptors.shape != shape or descriptors.dtype != np.float32:
+    if descriptors.shape != shape or descriptors.dtype != dtype:
         LOGGER.warning("%s: holds %s of %s; embedding anew", path, descriptors.dtype, descriptors.shape)
         return None
     return descriptors
 
 
-def _embed_into(store: Path, model: SegVPR, images: Sequence[str], scale: float, options: EmbeddingOptions) -> None:
+def _embed_into(
+    store: Path,
+    model: SegVPR,
+    images: Sequence[str],
+    scale: float,
+    options: EmbeddingOptions,
+    dtype: np.dtype,
+    description: str,
+) -> None:
     """Embed what is missing, shard by shard, and give the file its name once it is whole."""
-    header = _header(len(images), model.descriptor_dim)
-    row_bytes = 4 * model.descriptor_dim
+    header = _header(len(images), model.descriptor_dim, dtype)
+    row_bytes = dtype.itemsize * model.descriptor_dim
     partial = store / PARTIAL
     done = _finished_rows(store, header, row_bytes, len(images))
     if done:
@@ -162,18 +187,18 @@ def _embed_into(store: Path, model: SegVPR, images: Sequence[str], scale: float,
         file.seek(0, os.SEEK_END)
         for start in range(done, len(images), SHARD):
             shard = images[start : start + SHARD]
-            label = f"gallery from {start + 1} of {len(images)}"
+            label = f"{description} from {start + 1} of {len(images)}"
             descriptors = embed_images(model, shard, scale, bounded_batches(options, shard, scale), label)
-            _append(file, partial, descriptors.astype("<f4").tobytes())
+            _append(file, partial, descriptors.astype(dtype.newbyteorder("<")).tobytes())
             _note_rows(store, start + len(shard))
     os.replace(partial, store / DESCRIPTORS)
     (store / FINISHED_ROWS).unlink(missing_ok=True)
 
 
-def _header(rows: int, columns: int) -> bytes:
-    """The beginning of an .npy file of float32 (rows, columns)."""
+def _header(rows: int, columns: int, dtype: np.dtype) -> bytes:
+    """The beginning of an .npy file of shape (rows, columns)."""
     header = io.BytesIO()
-    description = {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)}
+    description = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": (rows, columns)}
     np.lib.format.write_array_header_1_0(header, description)
     return header.getvalue()
 
@@ -210,7 +235,7 @@ def _note_rows(store: Path, rows: int) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process fills this store. Ends with the process, however it ends."""
     try:
         import fcntl

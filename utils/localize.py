@@ -11,10 +11,11 @@ from datasets.naming import list_images
 from datasets.places import ImageSet
 from datasets.positions import require_positions
 from models.segvpr import SegVPR
-from utils.descriptor_store import bounded_batches, default_folder, stored_descriptors, weights_digest
+from utils.descriptor_store import bounded_batches, default_folder, folder_of, stored_descriptors, weights_digest
 from utils.embedding import EmbeddingOptions, embed_images
-from utils.evaluation import align
-from utils.retrieval import search
+from utils.evaluation import EXACT, align
+from utils.index_settings import RetrievalSettings, check_settings
+from utils.indexing import SearchableGallery
 
 SPREAD_AT = 5
 
@@ -64,6 +65,7 @@ def localize(
     scale: float,
     top: int = SPREAD_AT,
     store: Path | None = None,
+    retrieval: RetrievalSettings = EXACT,
 ) -> list[Localisation]:
     """Look up photos, which need no position, in a gallery.
 
@@ -74,6 +76,7 @@ def localize(
     scale : factor by which gallery images and photos are resized.
     top : matches per photo (fewer where the gallery is smaller).
     store : folder in which the gallery's descriptors are kept; default see `utils.descriptor_store.default_folder`.
+    retrieval : how the gallery is searched.
 
     Raises
     ------
@@ -84,11 +87,13 @@ def localize(
     if not photos:
         raise ValueError("no photos to look up")
     require_positions(gallery.paths, gallery.positions)
+    check_settings(retrieval, model.descriptor_dim, gallery.folder, len(gallery))
     # first, so that a damaged photo is known before hours of embedding a gallery
     looked_up = embed_images(model, photos, scale, bounded_batches(options, photos, scale), "photos")
     folder = default_folder(checkpoint) if store is None else store
-    known = stored_descriptors(model, weights_digest(model), gallery.paths, scale, options, folder)
-    indexes, distances = search(known, looked_up, max(top, SPREAD_AT))
+    known = stored_descriptors(model, weights_digest(model), gallery.paths, scale, options, folder, retrieval.dtype)
+    searchable = SearchableGallery(known, retrieval, folder_of(known))
+    indexes, distances = searchable.search(looked_up.astype(retrieval.dtype, copy=False), max(top, SPREAD_AT))
     found = []
     for photo, row, row_distances in zip(photos, indexes, distances):
         matches = tuple(
