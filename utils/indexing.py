@@ -199,6 +199,10 @@ def _seed_training(index: faiss.Index, seed: int) -> list[faiss.OPQMatrix]:
         inner = faiss.downcast_index(index.index)
     if isinstance(inner, faiss.IndexHNSW):
         inner = faiss.downcast_index(inner.storage)
+    if hasattr(inner, "do_polysemous_training"):
+        inner.do_polysemous_training = (
+            False  # an order of centroids that takes minutes and serves a filter not used here
+        )
     for part in (inner, *rotated):
         for clustering in (getattr(part, "cp", None), getattr(getattr(part, "pq", None), "cp", None)):
             if clustering is not None:

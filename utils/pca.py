@@ -52,16 +52,18 @@ def fit_projection(descriptors: np.ndarray, dim: int, whiten: bool = False, seed
     if dim > min(rows, columns):
         raise ValueError(f"--pca_dim {dim}: at most {min(rows, columns)} with {rows} descriptors of {columns} numbers")
     sample = sample_rows(descriptors, max(SAMPLE, dim), seed, "pca").astype(np.float64)
+    if whiten and not (sample != sample[0]).any():
+        raise ValueError("--pca_whiten: the gallery's descriptors are all the same")
     # the covariance is the small problem where there are more rows than columns, else the rows are
     pca = PCA(dim, svd_solver="covariance_eigh" if len(sample) > columns else "full").fit(sample)
     variance = pca.explained_variance_
     matrix = pca.components_.T
     if whiten:
-        useful = int((variance > NO_VARIANCE * variance[0]).sum()) if variance[0] > 0 else 0
+        useful = int((variance > NO_VARIANCE * variance[0]).sum())
         if useful < dim:
             raise ValueError(
                 f"--pca_whiten: only {useful} of {dim} components vary in this gallery of {rows} images; "
-                + (f"give --pca_dim {useful} or less" if useful else "its descriptors are all the same")
+                f"give --pca_dim {useful} or less"
             )
         matrix = matrix / np.sqrt(variance)
     return Projection(pca.mean_.astype(np.float32), np.ascontiguousarray(matrix, np.float32))
