@@ -37,7 +37,10 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
         start = distributed.from_first(lambda: set_up(args, compute, screening, command))
         folder, checkpoint, sets, labelled = start
         model = compute.place(checkpoint.build())
-        evaluation = evaluate_and_write(model, args.resume, sets, labelled, options, folder, args.save_descriptors)
+        retrieval = arguments.retrieval_settings(args), arguments.evaluation_store(args)
+        evaluation = evaluate_and_write(
+            model, args.resume, sets, labelled, options, folder, args.save_descriptors, *retrieval
+        )
         if evaluation and not args.no_report:
             LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))
         screening.log_summary()
@@ -82,7 +85,8 @@ def localize_photos(args: argparse.Namespace) -> None:
     scale = args.eval_scale or detect_kind(list(gallery.paths))[0].eval_scale
     LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
     model = compute.place(checkpoint.build())
-    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, zone)
+    retrieval = arguments.retrieval_settings(args)
+    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, zone, retrieval)
     if args.json:
         print(to_json(found))
     else:

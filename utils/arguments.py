@@ -8,9 +8,11 @@ from datasets.places import ImageSet
 from datasets.transforms import CROP, common_size, why_no_decoder
 from models.encoder import MIN_SIDE
 from utils.compute import Compute
+from utils.descriptor_store import default_folder
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import TOP_K, EvaluationSet, file_name
 from utils.fit import FitSettings, TrainingData, prepare_training
+from utils.index_settings import FLAT, RetrievalSettings
 from utils.logs import LOGGER
 from utils.runs import new_run_folder
 from utils.screening import Screening
@@ -194,6 +196,17 @@ def embedding_options(args: argparse.Namespace, compute: Compute) -> EmbeddingOp
     return EmbeddingOptions(args.cache_batch_size, args.num_workers, compute, args.decode)
 
 
+def retrieval_settings(args: argparse.Namespace) -> RetrievalSettings:
+    return RetrievalSettings(args.index, args.nprobe, args.pca_dim, args.pca_whiten, args.descriptor_dtype, args.seed)
+
+
+def evaluation_store(args: argparse.Namespace) -> Path | None:
+    """Where an evaluation keeps descriptors and indexes: nowhere, unless it is told so or trains an index."""
+    if args.store is None and args.index != FLAT:
+        return default_folder(args.resume)
+    return args.store
+
+
 def loss_settings(args: argparse.Namespace) -> LossSettings:
     return LossSettings(
         args.margin,
@@ -219,6 +232,9 @@ def fit_settings(args: argparse.Namespace) -> FitSettings:
         queries_per_epoch=args.queries_per_epoch,
         n_neg=args.n_neg,
         neg_samples=args.neg_samples,
+        mining=args.mining,
+        cache_negatives=args.cache_negatives,
+        descriptor_dtype=args.descriptor_dtype,
         n_epochs=args.n_epochs,
         patience=args.patience,
         target_size=tuple(args.target_size),

@@ -5,9 +5,9 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 
 from datasets.transforms import image_size, scaled_size
 from models.segvpr import SegVPR
+from utils.distributed import from_first, is_first
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.logs import LOGGER
 
@@ -54,10 +55,15 @@ def default_folder(checkpoint: Path) -> Path:
 
 
 def store_key(
-    checkpoint_digest: str, images: Sequence[str], config: dict, scale: float, options: EmbeddingOptions
+    checkpoint_digest: str,
+    images: Sequence[str],
+    config: dict,
+    scale: float,
+    options: EmbeddingOptions,
+    dtype: str = "float32",
 ) -> str:
     """Name of a store: a digest of all that the descriptors follow from, images by path, size and time of change."""
-    digest = hashlib.sha256(json.dumps(_about(checkpoint_digest, images, config, scale, options)).encode())
+    digest = hashlib.sha256(json.dumps(_about(checkpoint_digest, images, config, scale, options, dtype)).encode())
     for path in images:
         status = os.stat(path)
         digest.update(os.fsencode(os.path.abspath(path)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
@@ -71,6 +77,8 @@ def stored_descriptors(
     scale: float,
     options: EmbeddingOptions,
     folder: str | Path,
+    dtype: str = "float32",
+    description: str = "gallery",
 ) -> np.ndarray:
     """Descriptors of images, from the store below `folder` where they are in it, else embedded into it.
 
@@ -78,10 +86,11 @@ def stored_descriptors(
     ----------
     checkpoint_digest : says which weights the model has, see `weights_digest`.
     folder : of all stores; this one is `folder/<key>`, see `store_key`. Two processes may share it: one waits.
+    dtype : in which they are kept, `float32` or `float16`.
 
     Returns
     -------
-    (N, D) float32, memory-mapped and read-only, in the order of `images`.
+    (N, D) of that type, memory-mapped and read-only, in the order of `images`; of several processes, on the first alone.
 
     Raises
     ------
@@ -89,26 +98,51 @@ def stored_descriptors(
     """
     if not images:
         raise ValueError("no images to embed")
-    store = Path(folder) / store_key(checkpoint_digest, images, model.config, scale, options)
+    about = _about(checkpoint_digest, images, model.config, scale, options, dtype)
     shape = len(images), model.descriptor_dim
-    kept = _open(store / DESCRIPTORS, shape)
-    if kept is not None:
-        LOGGER.info("descriptors of %d images are taken from %s", len(images), store)
-        return kept
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        (store / ABOUT).write_text(json.dumps(_about(checkpoint_digest, images, model.config, scale, options)) + "\n")
-    except OSError as error:
-        raise OSError(f"{store}: cannot keep descriptors here ({error.strerror})") from error
-    with _locked(store):
-        kept = _open(store / DESCRIPTORS, shape)  # another process may have made it meanwhile
-        if kept is None:
-            _embed_into(store, model, images, scale, options)
-            kept = _open(store / DESCRIPTORS, shape)
+
+    def whole() -> np.ndarray | None:
+        return _open(store / DESCRIPTORS, shape, dtype)
+
+    with ExitStack() as held:
+        store = from_first(
+            lambda: Path(folder) / store_key(checkpoint_digest, images, model.config, scale, options, dtype)
+        )
+        done = from_first(lambda: len(images) if whole() is not None else _begin(store, about, shape, whole, held))
+        if done < len(images):
+            _embed_rest(store, model, images, scale, options, np.dtype(dtype), description, done)
+        if not is_first():
+            return np.empty((0, model.descriptor_dim), dtype)
+        kept = whole()
     if kept is None:
         raise OSError(f"{store / DESCRIPTORS}: was written, but cannot be read back")
-    LOGGER.info("descriptors of %d images are kept in %s (%.1f MB)", len(images), store, kept.nbytes / 1e6)
+    LOGGER.info("descriptors of %d images: %s (%.1f MB)", len(images), store, kept.nbytes / 1e6)
     return kept
+
+
+def _begin(
+    store: Path, about: dict, shape: tuple[int, int], whole: Callable[[], np.ndarray | None], held: ExitStack
+) -> int:
+    """Lock a store until `held` ends; how many of its rows need not be embedded again."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        (store / ABOUT).write_text(json.dumps(about) + "\n")
+    except OSError as error:
+        raise OSError(
+            f"{store}: cannot keep descriptors here ({error.strerror}); give a --store DIR that can be written"
+        ) from error
+    held.enter_context(locked(store))
+    if whole() is not None:  # another process has made it meanwhile
+        return shape[0]
+    done = _finished_rows(store, *_layout(shape, np.dtype(about["dtype"])), shape[0])
+    if done:
+        LOGGER.info("%s: going on after %d of %d images", store, done, shape[0])
+    return done
+
+
+def folder_of(descriptors: np.ndarray) -> Path | None:
+    """The store that descriptors were taken from, for whatever is derived from them alone; None for those in memory."""
+    return Path(descriptors.filename).parent if isinstance(descriptors, np.memmap) else None
 
 
 def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: float) -> EmbeddingOptions:
@@ -119,7 +153,9 @@ def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: floa
     return replace(options, batch_size=max(1, min(options.batch_size, int(PIXELS_PER_BATCH // pixels))))
 
 
-def _about(digest: str, images: Sequence[str], config: dict, scale: float, options: EmbeddingOptions) -> dict:
+def _about(
+    digest: str, images: Sequence[str], config: dict, scale: float, options: EmbeddingOptions, dtype: str
+) -> dict:
     """What a store holds, for its key and for whoever wonders whether it may be deleted."""
     return {
         "format": FORMAT,
@@ -128,12 +164,13 @@ def _about(digest: str, images: Sequence[str], config: dict, scale: float, optio
         "scale": scale,
         "precision": str(options.compute.dtype or torch.float32),
         "decode": options.decode,
+        "dtype": dtype,
         "images": len(images),
         "first": images[0],
     }
 
 
-def _open(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def _open(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray | None:
     """The finished file, or None where there is none or it is damaged."""
     try:
         descriptors = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -142,41 +179,52 @@ def _open(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     except (ValueError, OSError, EOFError) as error:
         LOGGER.warning("%s: cannot be read (%s); embedding anew", path, error)
         return None
-    if descriptors.shape != shape or descriptors.dtype != np.float32:
+    if descriptors.shape != shape or descriptors.dtype != dtype:
         LOGGER.warning("%s: holds %s of %s; embedding anew", path, descriptors.dtype, descriptors.shape)
         return None
     return descriptors
 
 
-def _embed_into(store: Path, model: SegVPR, images: Sequence[str], scale: float, options: EmbeddingOptions) -> None:
-    """Embed what is missing, shard by shard, and give the file its name once it is whole."""
-    header = _header(len(images), model.descriptor_dim)
-    row_bytes = 4 * model.descriptor_dim
+def _embed_rest(
+    store: Path,
+    model: SegVPR,
+    images: Sequence[str],
+    scale: float,
+    options: EmbeddingOptions,
+    dtype: np.dtype,
+    description: str,
+    done: int,
+) -> None:
+    """Embed the images after the first `done`, shard by shard, and give the file its name once it is whole.
+
+    Of several processes all embed, and the first writes.
+    """
+    header, row_bytes = _layout((len(images), model.descriptor_dim), dtype)
     partial = store / PARTIAL
-    done = _finished_rows(store, header, row_bytes, len(images))
-    if done:
-        LOGGER.info("%s: going on after %d of %d images", store, done, len(images))
-    with open(partial, "r+b" if done else "wb") as file:
-        if not done:
-            _append(file, partial, header)
-        file.truncate(len(header) + done * row_bytes)
-        file.seek(0, os.SEEK_END)
+    with open(partial, "r+b" if done else "wb") if is_first() else nullcontext() as file:
+        if file:
+            if not done:
+                _append(file, partial, header)
+            file.truncate(len(header) + done * row_bytes)
+            file.seek(0, os.SEEK_END)
         for start in range(done, len(images), SHARD):
             shard = images[start : start + SHARD]
-            label = f"gallery from {start + 1} of {len(images)}"
+            label = f"{description} from {start + 1} of {len(images)}"
             descriptors = embed_images(model, shard, scale, bounded_batches(options, shard, scale), label)
-            _append(file, partial, descriptors.astype("<f4").tobytes())
-            _note_rows(store, start + len(shard))
-    os.replace(partial, store / DESCRIPTORS)
-    (store / FINISHED_ROWS).unlink(missing_ok=True)
+            if file:
+                _append(file, partial, descriptors.astype(dtype.newbyteorder("<")).tobytes())
+                _note_rows(store, start + len(shard))
+    if is_first():
+        os.replace(partial, store / DESCRIPTORS)
+        (store / FINISHED_ROWS).unlink(missing_ok=True)
 
 
-def _header(rows: int, columns: int) -> bytes:
-    """The beginning of an .npy file of float32 (rows, columns)."""
+def _layout(shape: tuple[int, int], dtype: np.dtype) -> tuple[bytes, int]:
+    """The beginning of an .npy file of (rows, columns), and the bytes of each row behind it."""
     header = io.BytesIO()
-    description = {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)}
+    description = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, description)
-    return header.getvalue()
+    return header.getvalue(), dtype.itemsize * shape[1]
 
 
 def _finished_rows(store: Path, header: bytes, row_bytes: int, rows: int) -> int:
@@ -211,7 +259,7 @@ def _note_rows(store: Path, rows: int) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process fills this store. Ends with the process, however it ends."""
     try:
         import fcntl

@@ -119,8 +119,9 @@ def embed_images(
     scale: float = 1.0,
     options: EmbeddingOptions = DEFAULTS,
     description: str = "embed",
+    descriptor_dtype: str = "float32",
 ) -> np.ndarray:
-    """Descriptors of image files, float32 (N, D), in the order of `paths`; the model is used in eval mode.
+    """Descriptors of image files, (N, D) in `descriptor_dtype`, in the order of `paths`; the model is used in eval mode.
 
     Where several processes share the run, all call this with the same arguments, each embeds its share, and the first
     returns all rows, the others none. Batches of images of one size are those of a single process, and so are the descriptors.
@@ -130,7 +131,7 @@ def embed_images(
     ValueError : an image cannot be read, is too small, or its descriptor is all zero or not finite; the file is named.
     """
     own = share(len(paths), options.batch_size)
-    rows = _embed_share(model, paths[own.start : own.stop], scale, options, description)
+    rows = _embed_share(model, paths[own.start : own.stop], scale, options, description, descriptor_dtype)
     descriptors = gather_rows(rows, len(paths), options.batch_size)
     if is_first():
         check_descriptors(descriptors, paths)
@@ -138,13 +139,13 @@ def embed_images(
 
 
 def _embed_share(
-    model: SegVPR, paths: Sequence[str], scale: float, options: EmbeddingOptions, description: str
+    model: SegVPR, paths: Sequence[str], scale: float, options: EmbeddingOptions, description: str, dtype: str
 ) -> np.ndarray:
     """The descriptors of this process's images."""
     was_training = model.training
     model.eval()
     compute, embedder = options.compute, options.compute.embedder(model)
-    descriptors = np.empty((len(paths), model.descriptor_dim), np.float32)
+    descriptors = np.empty((len(paths), model.descriptor_dim), dtype)
     dataset = ImageBatches(paths, scale, encoded=options.decode == "gpu")
     with worker_deaths_named(dataset.notes):
         before: tuple[list[int], torch.Tensor] | None = None
@@ -167,7 +168,8 @@ def _embed_share(
 
 def check_descriptors(descriptors: np.ndarray, paths: Sequence[str]) -> None:
     """ValueError, naming the first file, where a descriptor is all zero or not finite."""
-    norms = np.einsum("ij,ij->i", descriptors, descriptors)
+    wide = np.result_type(descriptors, np.float32)
+    norms = np.einsum("ij,ij->i", descriptors, descriptors, dtype=wide)
     odd = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if len(odd):
         what = "all zero" if norms[odd[0]] == 0 else "not finite"

@@ -2,9 +2,10 @@
 
 import csv
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,17 +18,24 @@ from datasets.places import ImageSet, correct_matches
 from datasets.transforms import image_size
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
+from utils.descriptor_store import folder_of, stored_descriptors, weights_digest
 from utils.distributed import alone, from_first, is_first, share
 from utils.embedding import EmbeddingOptions, embed_images, iterate_batches, worker_deaths_named
+from utils.index_settings import RetrievalSettings, check_settings
+from utils.indexing import SearchableGallery
 from utils.logs import LOGGER
 from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
-from utils.retrieval import search
+from utils.retrieval import as_float32
 from utils.screening import Screening
 from utils.seeding import generator
 from utils.tables import align
 
+EXACT = RetrievalSettings()
 TOP_K = max(RECALL_AT)
 SEGMENTATION_IMAGES = 500
+COMPARED_QUERIES = 1000
+"""Looked up by an exact search too, where an index is approximate: at most so many, drawn at random."""
+MANY_BYTES = 2_000_000_000
 PIXELS_PER_BATCH = 4_000_000
 """Bound on a segmentation batch, so that logits of full-size images fit in memory."""
 
@@ -55,7 +63,12 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class SetResult:
-    """What was retrieved for one set: indexes and distances (Q, K), correctness per threshold, and recalls."""
+    """What was retrieved for one set: indexes and distances (Q, K), correctness per threshold, and recalls.
+
+    Attributes
+    ----------
+    index : per threshold the `index` entry of `results.json`; empty for the plain exact search.
+    """
 
     set: EvaluationSet
     retrieved: np.ndarray
@@ -65,6 +78,7 @@ class SetResult:
     recalls: dict[float, dict[int, float]]
     gallery_descriptors: np.ndarray | None
     query_descriptors: np.ndarray | None
+    index: dict[float, dict] = field(default_factory=dict)
 
     @property
     def recall(self) -> dict[int, float]:
@@ -73,32 +87,62 @@ class SetResult:
 
 
 def evaluate_places(
-    model: SegVPR, sets: Sequence[EvaluationSet], options: EmbeddingOptions, keep_descriptors: bool = False
+    model: SegVPR,
+    sets: Sequence[EvaluationSet],
+    options: EmbeddingOptions,
+    keep_descriptors: bool = False,
+    retrieval: RetrievalSettings = EXACT,
+    store: Path | None = None,
 ) -> list[SetResult]:
-    """Retrieve and score every set; a gallery that serves several sets is embedded once.
+    """Retrieve and score every set; a gallery that serves several sets is embedded and indexed once.
 
     Where several processes share the run, all embed, and the first alone searches; the others return nothing.
+
+    Parameters
+    ----------
+    store : folder in which descriptors and indexes are kept; None keeps them in memory.
     """
+    for s in sets:
+        check_settings(retrieval, model.descriptor_dim, s.gallery.folder, len(s.gallery))
+    digest = None if store is None else weights_digest(model)
+
+    def embed(images: ImageSet, scale: float, description: str) -> np.ndarray:
+        if store is not None:
+            return stored_descriptors(model, digest, images.paths, scale, options, store, retrieval.dtype, description)
+        size = 4 * len(images) * model.descriptor_dim
+        if size > MANY_BYTES:
+            LOGGER.info(
+                "%s: descriptors take %.1f GB of memory; --store DIR keeps them on disk", description, size / 1e9
+            )
+        return embed_images(model, images.paths, scale, options, description).astype(retrieval.dtype, copy=False)
+
     uses = Counter(_gallery_key(s) for s in sets)
-    galleries: dict[tuple, np.ndarray] = {}
+    galleries: dict[tuple, SearchableGallery | None] = {}
     results = []
     for s in sets:
         key = _gallery_key(s)
         if key not in galleries:
-            galleries[key] = _embed(model, s.gallery, s.scale, options, f"{s.name} gallery")
-        queries = _embed(model, s.queries, s.scale, options, f"{s.name} queries")
+            descriptors = embed(s.gallery, s.scale, f"{s.name} gallery")
+            with alone():
+                searched = SearchableGallery(descriptors, retrieval, folder_of(descriptors)) if is_first() else None
+            galleries[key] = searched
+        queries = embed(s.queries, s.scale, f"{s.name} queries")
         if not is_first():
             continue
+        gallery = galleries[key]
+        start = time.perf_counter()
         with alone():
-            retrieved, descriptor_distance = search(galleries[key], queries, TOP_K)
+            retrieved, descriptor_distance = gallery.search(queries, TOP_K)
+        seconds = time.perf_counter() - start
         correct, recalls = {}, {}
         for threshold in s.thresholds_m:
             correct[threshold], distance_m = correct_matches(
                 s.gallery, s.queries, retrieved, threshold, s.kind.same_camera
             )
             recalls[threshold] = recall_at(correct[threshold])
-        kept = (galleries[key], queries) if keep_descriptors else (None, None)
-        results.append(SetResult(s, retrieved, descriptor_distance, distance_m, correct, recalls, *kept))
+        kept = (gallery.descriptors, queries) if keep_descriptors else (None, None)
+        index = {} if retrieval.plain else _index_entries(s, gallery, queries, correct, len(queries) / seconds)
+        results.append(SetResult(s, retrieved, descriptor_distance, distance_m, correct, recalls, *kept, index))
         uses[key] -= 1
         if not uses[key]:
             del galleries[key]
@@ -109,8 +153,33 @@ def _gallery_key(s: EvaluationSet) -> tuple:
     return (id(s.gallery), s.scale)
 
 
-def _embed(model: SegVPR, images: ImageSet, scale: float, options: EmbeddingOptions, description: str) -> np.ndarray:
-    return embed_images(model, images.paths, scale, options, description)
+def _index_entries(
+    s: EvaluationSet,
+    gallery: SearchableGallery,
+    queries: np.ndarray,
+    correct: dict[float, np.ndarray],
+    queries_per_s: float,
+) -> dict[float, dict]:
+    """What an index costs, and per threshold its recalls beside those of an exact search in the same descriptors."""
+    rows = np.arange(len(queries))
+    if len(rows) > COMPARED_QUERIES:
+        rows = np.sort(generator(gallery.settings.seed, "compared").choice(rows, COMPARED_QUERIES, replace=False))
+    if gallery.index is None:
+        exact = correct
+        rows = np.arange(len(queries))
+    else:
+        some = replace(s.queries, positions=s.queries.positions[rows], cameras=s.queries.cameras[rows])
+        retrieved, _ = gallery.exact(queries[rows], TOP_K)
+        exact = {t: correct_matches(s.gallery, some, retrieved, t, s.kind.same_camera)[0] for t in correct}
+    cost = gallery.description() | {"queries_per_s": queries_per_s, "compared_queries": len(rows)}
+    return {
+        t: cost | {"recall": _by_rank(recall_at(correct[t][rows])), "exact_recall": _by_rank(recall_at(exact[t]))}
+        for t in correct
+    }
+
+
+def _by_rank(recalls: dict[int, float]) -> dict[str, float]:
+    return {str(n): value for n, value in recalls.items()}
 
 
 def semantic_subset(images: ImageSet, rng: np.random.Generator, count: int = SEGMENTATION_IMAGES) -> tuple[str, ...]:
@@ -187,9 +256,11 @@ def evaluate_and_write(
     options: EmbeddingOptions,
     folder: Path,
     save_descriptors: bool = False,
+    retrieval: RetrievalSettings = EXACT,
+    store: Path | None = None,
 ) -> Evaluation | None:
     """Evaluate, print the table and write all result files into `folder`; of several processes, the first writes and returns."""
-    results = evaluate_places(model, sets, options, save_descriptors)
+    results = evaluate_places(model, sets, options, save_descriptors, retrieval, store)
     confusion = evaluate_segmentation(model, labelled, options) if labelled else None
     if not is_first():
         return None
@@ -217,8 +288,9 @@ def results_dict(
             "num_gallery": len(result.set.gallery),
             "num_queries": len(result.set.queries),
             "threshold_m": threshold,
-            "recall": {str(n): value for n, value in recalls.items()},
+            "recall": _by_rank(recalls),
         }
+        | ({"index": result.index[threshold]} if result.index else {})
         for result in results
         for threshold, recalls in result.recalls.items()
     ]
@@ -250,8 +322,8 @@ def write_results(folder: Path, content: dict, results: Sequence[SetResult]) -> 
             (folder / "descriptors").mkdir(exist_ok=True)
             np.savez(
                 folder / "descriptors" / f"{file_name(result.set.name)}.npz",
-                gallery=result.gallery_descriptors,
-                queries=result.query_descriptors,
+                gallery=as_float32(result.gallery_descriptors),
+                queries=as_float32(result.query_descriptors),
                 gallery_paths=np.array(result.set.gallery.paths),
                 query_paths=np.array(result.set.queries.paths),
             )
@@ -284,9 +356,29 @@ def format_table(content: dict) -> str:
         for s in content["sets"]
     ]
     lines = align([header, *rows]) if rows else []
+    if any("index" in s for s in content["sets"]):
+        lines += ["", *_index_table(content["sets"]), ""]
     if content["segmentation"] and content["segmentation"]["miou"] is not None:
         lines.append(f"segmentation: mIoU {100 * content['segmentation']['miou']:.1f}%")
     return "\n".join(lines)
+
+
+def _index_table(sets: list[dict]) -> list[str]:
+    """What the index of each set found of what an exact search finds, and what it costs."""
+    first = sets[0]["index"]
+    about = [f"index {first['factory']}"]
+    about += [f"PCA to {first['pca_dim']}{', whitened' if first['pca_whiten'] else ''}"] if first["pca_dim"] else []
+    about += [first["descriptor_dtype"], "beside an exact search in the same descriptors"]
+    header = ["set", "within", "nprobe", "compared"]
+    header += [word for n in RECALL_AT for word in (f"R@{n}", "exact")] + ["bytes/image", "build s", "queries/s"]
+    rows = []
+    for s in sets:
+        index = s["index"]
+        recalls = [f"{100 * index[which][str(n)]:.1f}" for n in RECALL_AT for which in ("recall", "exact_recall")]
+        cost = [f"{index['bytes_per_image']:.1f}", f"{index['build_s']:.2f}", f"{index['queries_per_s']:.0f}"]
+        probed = "-" if index["nprobe"] is None else str(index["nprobe"])
+        rows.append([s["name"], f"{s['threshold_m']:g} m", probed, str(index["compared_queries"]), *recalls, *cost])
+    return ["; ".join(about), *align([header, *rows])]
 
 
 def log_segmentation(confusion: ConfusionMatrix) -> None:

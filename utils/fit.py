@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from datasets.mining import mine_triplets, plan_mining, random_triplets
 from datasets.naming import Kind, fingerprint
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets, mine_triplets
+from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets
 from models.segvpr import SegVPR
 from utils.checkpoints import save_checkpoint
 from utils.distributed import from_first, is_first, own_part, rank, world_size
@@ -23,7 +24,7 @@ from utils.history import write_history
 from utils.interrupts import Interrupts, StopRequested, forget_children, ignore_in_worker
 from utils.logs import LOGGER, progress_bar
 from utils.runs import BEST, LAST, PREVIOUS
-from utils.seeding import generator, seed_torch
+from utils.seeding import generator, seed_torch, stream_key
 from utils.training import LossSettings, Optimizers, train_step
 
 NEGATIVE_DISTANCE_M = 25.0
@@ -54,7 +55,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How long and how the training set is gone through (released defaults)."""
+    """How long and how the training set is gone through (released defaults); see `datasets.mining` for its modes."""
 
     seed: int = 0
     batch_size: int = 2
@@ -62,6 +63,9 @@ class FitSettings:
     queries_per_epoch: int = 5000
     n_neg: int = 1
     neg_samples: int = 1000
+    mining: str = "full"
+    cache_negatives: int = 5000
+    descriptor_dtype: str = "float32"
     n_epochs: int = 10
     patience: int = 5
     target_size: tuple[int, int] = (768, 432)
@@ -198,8 +202,8 @@ class Fit:
     Every random choice follows from (seed, epoch, refresh, index), so a run that continues from a checkpoint is the same
     run; no state of a random generator needs to be kept.
 
-    Where several processes share the run, each reads its part of every batch and keeps the same state (but for
-    `RunState.hardest`, which the first has alone); the first mines, writes, and heeds signals.
+    Where several processes share the run, each reads its part of every batch and all keep the same state; the first mines,
+    writes, and heeds signals.
     """
 
     def __init__(
@@ -252,9 +256,12 @@ class Fit:
             shown = len(self.data.queries), settings.cache_refresh_rate
             LOGGER.info("%d queries instead of %d per refresh: there are no more", *shown)
         fewest = gallery - int(self.data.not_negative.counts.max())
-        if fewest < settings.neg_samples:
-            LOGGER.info("fewer than %d negatives for some queries: %d at the least", settings.neg_samples, fewest)
-        if min(fewest, settings.neg_samples) < settings.n_neg:
+        wanted = settings.n_neg if settings.mining == "random" else settings.neg_samples
+        if fewest < wanted:
+            LOGGER.info("fewer than %d negatives for some queries: %d at the least", wanted, fewest)
+        if settings.mining == "partial" and settings.cache_negatives < wanted:
+            LOGGER.info("%d negatives instead of %d: --cache_negatives is less", settings.cache_negatives, wanted)
+        if min(fewest, wanted) < settings.n_neg:
             LOGGER.info("some queries have fewer than %d negatives: theirs are repeated", settings.n_neg)
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -368,16 +375,21 @@ class Fit:
         data, settings, state = self.data, self.settings, self.state
         rng = generator(settings.seed, "mining", state.epoch, state.refresh)
         drawn = rng.choice(len(data.queries), self.queries_per_refresh, replace=False)
-        paths = data.gallery.paths + tuple(data.queries.paths[i] for i in drawn)
+        key = stream_key(settings.seed, "negatives", state.epoch, state.refresh)
+        places = data.positives, data.not_negative
+        if settings.mining == "random":  # the same on every process
+            state.triplets = random_triplets(drawn, len(data.gallery), *places, settings.n_neg, key)
+            return
+        part = settings.cache_negatives if settings.mining == "partial" else None
+        plan = plan_mining(drawn, len(data.gallery), *places, state.hardest, key, part)
+        paths = [data.gallery.paths[i] for i in plan.images] + [data.queries.paths[i] for i in drawn]
         label = f"epoch {state.epoch + 1} mining {state.refresh + 1}/{settings.refreshes_per_epoch}"
-        descriptors = embed_images(self.model, paths, data.scale, self.options, label)
-        gallery, queries = np.split(descriptors, [len(data.gallery)])  # empty on all processes but the first
+        descriptors = embed_images(self.model, paths, data.scale, self.options, label, settings.descriptor_dtype)
+        gallery, queries = np.split(descriptors, [len(plan.images)])  # empty on all processes but the first
+        choice = *places, key, settings.n_neg, settings.neg_samples, self.compute.device
         with self.interrupts.hold():
-            state.triplets = from_first(
-                lambda: mine_triplets(
-                    drawn, queries, gallery, data.positives, data.not_negative, state.hardest, rng, settings.neg_samples
-                )
-            )
+            state.triplets = from_first(lambda: mine_triplets(plan, queries, gallery, *choice))
+            state.hardest[drawn] = state.triplets.negatives
 
     def _train_on_triplets(self) -> None:
         """Train on what is left of the triplets mined last."""

@@ -11,9 +11,11 @@ from datasets.naming import list_images
 from datasets.places import ImageSet
 from datasets.positions import Zone, require_positions
 from models.segvpr import SegVPR
-from utils.descriptor_store import bounded_batches, default_folder, stored_descriptors, weights_digest
+from utils.descriptor_store import bounded_batches, default_folder, folder_of, stored_descriptors, weights_digest
 from utils.embedding import EmbeddingOptions, embed_images
-from utils.retrieval import search
+from utils.evaluation import EXACT
+from utils.index_settings import RetrievalSettings, check_settings
+from utils.indexing import SearchableGallery
 from utils.tables import align
 
 SPREAD_AT = 5
@@ -72,6 +74,7 @@ def localize(
     top: int = SPREAD_AT,
     store: Path | None = None,
     zone: Zone | None = None,
+    retrieval: RetrievalSettings = EXACT,
 ) -> list[Localisation]:
     """Look up photos, which need no position, in a gallery.
 
@@ -83,6 +86,7 @@ def localize(
     top : matches per photo (fewer where the gallery is smaller).
     store : folder in which the gallery's descriptors are kept; default see `utils.descriptor_store.default_folder`.
     zone : UTM zone of the gallery's positions, where it is known: positions are then told in degrees too.
+    retrieval : how the gallery is searched.
 
     Raises
     ------
@@ -93,11 +97,13 @@ def localize(
     if not photos:
         raise ValueError("no photos to look up")
     require_positions(gallery.paths, gallery.positions)
+    check_settings(retrieval, model.descriptor_dim, gallery.folder, len(gallery))
     # first, so that a damaged photo is known before hours of embedding a gallery
     looked_up = embed_images(model, photos, scale, bounded_batches(options, photos, scale), "photos")
     folder = default_folder(checkpoint) if store is None else store
-    known = stored_descriptors(model, weights_digest(model), gallery.paths, scale, options, folder)
-    indexes, distances = search(known, looked_up, max(top, SPREAD_AT))
+    known = stored_descriptors(model, weights_digest(model), gallery.paths, scale, options, folder, retrieval.dtype)
+    searchable = SearchableGallery(known, retrieval, folder_of(known))
+    indexes, distances = searchable.search(looked_up.astype(retrieval.dtype, copy=False), max(top, SPREAD_AT))
     found = []
     for photo, row, row_distances in zip(photos, indexes, distances):
         shown = gallery.positions[row[:top]]

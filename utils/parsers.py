@@ -4,12 +4,14 @@ import argparse
 from pathlib import Path
 from typing import IO
 
+from datasets.mining import DESCRIPTOR_DTYPES, MINING_MODES
 from datasets.naming import KINDS
 from models import ARCHITECTURES, ATTENTIONS, HEADS, INPUTS, OPTIONS
 from utils.compute import PRECISIONS
 from utils.distributed import launched
 from utils.embedding import DECODERS
 from utils.fit import FitSettings
+from utils.index_settings import DTYPES, FLAT, SUPPORTED
 from utils.screening import ON_BAD_IMAGE
 from utils.training import DA_METHODS, GRL_SCHEDULES, LossSettings
 
@@ -247,6 +249,25 @@ def main_parser() -> argparse.ArgumentParser:
         help="random negatives among which the nearest are taken",
     )
     group.add_argument(
+        "--mining",
+        default=fit.mining,
+        choices=MINING_MODES,
+        help="what is embedded for it: the gallery, a part (positives and --cache_negatives images), or nothing",
+    )
+    group.add_argument(
+        "--cache_negatives",
+        type=_positive,
+        default=fit.cache_negatives,
+        metavar="N",
+        help="random gallery images that partial mining embeds and draws negatives from",
+    )
+    group.add_argument(
+        "--descriptor_dtype",
+        default=fit.descriptor_dtype,
+        choices=DESCRIPTOR_DTYPES,
+        help="numbers that descriptors are kept in for mining",
+    )
+    group.add_argument(
         "--cache_refresh_rate",
         type=_positive,
         default=fit.cache_refresh_rate,
@@ -367,6 +388,31 @@ def eval_parser() -> argparse.ArgumentParser:
         help="pooled stages of a released checkpoint, which does not say (default: 3 4)",
     )
     group.add_argument("--save_descriptors", action="store_true", help="write descriptors/<set>.npz")
+    group = parser.add_argument_group("retrieval", "For evaluation and own photos; docs/scaling.md helps to choose.")
+    group.add_argument(
+        "--index",
+        default=FLAT,
+        metavar="FACTORY",
+        help=f"faiss index of the gallery: {SUPPORTED}; Flat searches exactly",
+    )
+    group.add_argument(
+        "--nprobe",
+        type=_positive,
+        metavar="N",
+        help="lists of an IVF index that a query looks into (default: one in 64, at least 8)",
+    )
+    group.add_argument(
+        "--pca_dim", type=_positive, metavar="N", help="shorten descriptors to N numbers by PCA, fitted to the gallery"
+    )
+    group.add_argument("--pca_whiten", action="store_true", help="scale the PCA's components to variance 1")
+    group.add_argument("--descriptor_dtype", default=DTYPES[0], choices=DTYPES, help="in which descriptors are kept")
+    group.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="keep descriptors and indexes here, and use those that are (default: beside CKPT for own photos and for an "
+        "index other than Flat, else in memory)",
+    )
     group = parser.add_argument_group(
         "own photos", "Instead of evaluating: where were these photos taken? Only the gallery needs positions."
     )
@@ -379,9 +425,6 @@ def eval_parser() -> argparse.ArgumentParser:
         help="the gallery's positions, path,latitude,longitude or path,easting,northing (default: from names or EXIF)",
     )
     group.add_argument("--top", type=_positive, default=5, metavar="N", help="matches per photo")
-    group.add_argument(
-        "--store", type=Path, metavar="DIR", help="keep the gallery's descriptors here (default: beside CKPT)"
-    )
     group.add_argument("--json", action="store_true", help="print JSON and nothing else")
     _add_machine(parser)
     parser.add_argument_group("output").add_argument(
