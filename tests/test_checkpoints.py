@@ -34,7 +34,8 @@ def test_an_unknown_key_is_named():
 def test_a_released_file_is_told_by_content(tmp_path, arch, semnet, prefix):
     checkpoint = load_checkpoint(write_released(tmp_path / "released.pth", arch, semnet, prefix))
     assert checkpoint.released and checkpoint.training == {}
-    assert checkpoint.config == {"arch": arch, "semnet": semnet, "num_classes": 17, "scale_indexes": [3, 4]}
+    given = {"arch": arch, "semnet": semnet, "num_classes": 17, "scale_indexes": [3, 4]}
+    assert checkpoint.config == {**given, "attention": "released", "guidance": True, "input": "released"}
     expected = released_state(arch, semnet)
     assert all(torch.equal(expected[key], value) for key, value in to_released(checkpoint.build().state_dict()).items())
 

@@ -97,7 +97,8 @@ def test_arguments_that_contradict_the_checkpoint(checkpoint, asked, reason):
 def test_a_released_checkpoint_says_all_but_the_pooled_stages(tmp_path):
     released = write_released(tmp_path / "released.pth", "resnet50", "pspnet", "module.")
     model = load(weights=released, scale_indexes=[2, 3, 4])
-    assert model.config == {"arch": "resnet50", "semnet": "pspnet", "num_classes": 17, "scale_indexes": [2, 3, 4]}
+    given = {"arch": "resnet50", "semnet": "pspnet", "num_classes": 17, "scale_indexes": [2, 3, 4]}
+    assert model.config == {**given, "attention": "released", "guidance": True, "input": "released"}
     with pytest.raises(ValueError, match="semnet 'deeplab'"):
         load(weights=released, semnet="deeplab")
 
