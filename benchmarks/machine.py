@@ -22,7 +22,13 @@ def machine() -> str:
 
 
 def _peak_mib() -> float:
-    """Most memory this process has held; Linux counts in KiB, macOS in bytes."""
+    """Most memory this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux getrusage counts from the parent's memory on
+        return (
+            next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 2**10
+        )
+    # macOS counts in bytes, others in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

@@ -2,9 +2,10 @@
 
     python3 -m benchmarks.mining [--dims 768 3072] [--rounds 7] [--out mining.json]
 
-The plain way, as the reference works: each query's cache rows are read one by one from a file-backed array (kindly: NumPy's memory
-map, its pages in memory; HDF5 takes longer), and two searches of their own, by faiss or by scikit-learn, find its positive and its
-negatives. Its cost is linear in the queries, so it is timed on the first `--plain_queries` of them.
+The plain way, as the reference works: each query's cache rows are read one by one from a file-backed array (NumPy's memory map, its
+pages in memory), and two searches of their own, by faiss or by scikit-learn, find its positive and its negatives. Its cost is
+linear in the queries, so it is timed on the first `--plain_queries` of them. "Product alone" is the matrix product and nothing
+else: what no way of using it can fall below. Then the memory that ours takes beyond the descriptors, and what its docstring says.
 """
 
 import argparse
@@ -18,11 +19,12 @@ from statistics import median
 
 import faiss
 import numpy as np
+import torch
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.machine import machine
+from benchmarks.machine import in_a_process_of_its_own, machine
 from benchmarks.timing import alternate
-from datasets.mining import mine_triplets, plan_mining
+from datasets.mining import MiningPlan, mine_triplets, plan_mining
 from datasets.places import ImageSet, Neighbours, neighbours_within
 from utils.evaluation import align
 
@@ -96,6 +98,44 @@ class Problem:
 
         return run
 
+    def product(self, device: str) -> Callable[[], object]:
+        gallery, queries = (torch.from_numpy(x).to(device) for x in (self.gallery, self.queries))
+        return lambda: (queries @ gallery.T)[-1, -1].item()
+
+
+def synthetic(gallery: int, queries: int, dim: int) -> tuple:
+    """Descriptors without structure and their neighbours: all that memory depends on."""
+    rng = np.random.default_rng(0)
+    descriptors = (rng.standard_normal((count, dim), dtype=np.float32) for count in (queries, gallery))
+    each = np.arange(queries)[:, None]
+    lists = ((each * 8 + np.arange(count)) % (gallery - 50) for count in (3, 50))
+    places = tuple(
+        Neighbours(np.arange(queries + 1) * rows.shape[1], np.sort(rows, 1).ravel().astype(np.int32)) for rows in lists
+    )
+    plan = plan_mining(np.arange(queries), gallery, *places, np.full((queries, 1), -1), KEY)
+    mine = (plan, *descriptors, *places)
+    mine_triplets(*few(mine, 10), KEY, neg_samples=NEG_SAMPLES, chunk=64)  # threads and libraries take their memory now
+    return mine
+
+
+def few(mine: tuple, count: int) -> tuple:
+    """The same for the first queries."""
+    plan, queries, *rest = mine
+    return MiningPlan(plan.queries[:count], plan.pool, plan.kept[:count], plan.images), queries[:count], *rest
+
+
+def work(*mine) -> None:
+    mine_triplets(*mine, KEY, neg_samples=NEG_SAMPLES)
+
+
+def memory(gallery: int, queries: int, dim: int) -> dict:
+    """Memory that mining adds to the descriptors, and what its docstring says that it takes on device and host."""
+    added = in_a_process_of_its_own(synthetic, work, gallery, queries, dim)["added_mib"]
+    block, chunk, candidates = min(1024, queries), min(8192, gallery), NEG_SAMPLES + 1 + 3
+    device = 4 * (block + chunk) * dim + 4 * block * chunk + 24 * block * candidates
+    stated = (device + 80 * block * candidates) / 2**20
+    return {"gallery": gallery, "queries": queries, "dim": dim, "added_mib": added, "stated_mib": stated}
+
 
 def measure(gallery: int, queries: int, dim: int, plain_queries: int, rounds: int, device: str) -> list[dict]:
     """One row per variant of ours: milliseconds per query of the plain ways and of ours, and the ratios."""
@@ -105,6 +145,7 @@ def measure(gallery: int, queries: int, dim: int, plain_queries: int, rounds: in
             "full, float32": problem.ours("float32", None, device),
             "full, float16": problem.ours("float16", None, device),
             "partial, float32": problem.ours("float32", 5000, device),
+            "product alone": problem.product(device),
         }
         plain = {
             "faiss": lambda: problem.plain(plain_queries, "faiss"),
@@ -179,8 +220,15 @@ def main(argv: list[str] | None = None) -> int:
         table.append(cells)
     print(f"{args.queries} queries, gallery {args.gallery}, {NEG_SAMPLES} negatives; {machine()}")
     print("\n".join(align(table)))
+    sizes = [(g, q) for g in (args.gallery, 4 * args.gallery) for q in (args.queries, 4 * args.queries)]
+    taken = [memory(g, q, dim) for dim in args.dims for g, q in sizes]
+    table = [["memory beyond the descriptors: D", "gallery", "queries", "MiB", "stated"]]
+    for row in taken:
+        figures = f"{row['added_mib']:.0f}", f"{row['stated_mib']:.0f}"
+        table.append([str(row["dim"]), str(row["gallery"]), str(row["queries"]), *figures])
+    print("\n".join(["", *align(table)]))
     if args.out:
-        args.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        args.out.write_text(json.dumps({"machine": machine(), "rows": rows, "memory": taken}, indent=1) + "\n")
     return 0
 
 

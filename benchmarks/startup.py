@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
         table.append(
             [row["way"], *counts, f"{row['seconds']:.2f}", f"{row['added_mib']:.0f}", f"{row['peak_mib']:.0f}"]
         )
-    from utils.evaluation import align  # only now: a process's peak counts from its parent's, which torch would raise
+    from utils.evaluation import align  # only here: the measured processes import this module, and need no torch
 
     print(machine())
     print("\n".join(align(table)))

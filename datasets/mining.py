@@ -233,7 +233,7 @@ def mine_triplets(
     (1 - 2e)|y|^2 - 2xy + (1 - 2e)|x|^2 <= |x - y|^2, where e = (D + 16) 2^-23 is twice what rounding can amount to.
     The exact distances of a shortlist decide, unless the best bound outside it is not beyond them.
 
-    Memory beyond the descriptors, whatever the size of the gallery: on the device about
+    Memory beyond the descriptors, whatever the size of the gallery, is at most about: on the device
     4 (block + chunk) D + 4 block chunk + 24 block C bytes, plus a chunk as it is stored where the gallery lies elsewhere; on
     the host about 80 block C bytes. C is `neg_samples` and the kept, plus the most positives that a query has.
     """
