@@ -3,14 +3,16 @@
 import argparse
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 from datasets.naming import detect_kind
-from datasets.positions import located_image_set
-from utils import arguments
+from datasets.positions import located_images
+from utils import arguments, distributed
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
-from utils.compute import resolve_compute
-from utils.evaluation import evaluate_and_write, labelled_images
+from utils.compute import Compute, resolve_compute
+from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images
 from utils.localize import format_localisations, localize, photo_paths, to_json
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import eval_parser
@@ -28,7 +30,34 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
-    compute = resolve_compute(args.device, args.precision)
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
+    screening = Screening(args.on_bad_image)
+    with distributed.started(compute.device):
+        start = distributed.from_first(lambda: set_up(args, compute, screening, command))
+        folder, checkpoint, sets, labelled = start
+        model = compute.place(checkpoint.build())
+        store = distributed.from_first(lambda: arguments.evaluation_store(args))
+        retrieval = arguments.retrieval_settings(args)
+        evaluation = evaluate_and_write(
+            model, args.resume, sets, labelled, options, folder, args.save_descriptors, retrieval, store
+        )
+        if evaluation and not args.no_report:
+            LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))
+        screening.log_summary()
+
+
+class Start(NamedTuple):
+    """What an evaluation starts with; the first process finds it out for all. mIoU is measured on `labelled`."""
+
+    folder: Path
+    checkpoint: Checkpoint
+    sets: list[EvaluationSet]
+    labelled: tuple[str, ...]
+
+
+def set_up(args: argparse.Namespace, compute: Compute, screening: Screening, command: list[str]) -> Start:
+    """Checkpoint, output folder and data; errors name the flag or the file."""
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     folder = arguments.output_folder(args)
     start_logging(folder / "log.txt")
@@ -37,36 +66,28 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     origin = "released checkpoint" if checkpoint.released else "checkpoint"
     LOGGER.info("%s %s: %s", origin, args.resume, describe_config(checkpoint.config))
     arguments.use_town_if_no_data(args)
-    screening = Screening(args.on_bad_image)
     sets = arguments.evaluation_sets(args, screening)
-    model = compute.place(checkpoint.build())
-    labelled = labelled_images(sets, args.seed, screening)
-    options = arguments.embedding_options(args, compute)
-    retrieval = arguments.retrieval_settings(args), arguments.evaluation_store(args)
-    evaluation = evaluate_and_write(
-        model, args.resume, sets, labelled, options, folder, args.save_descriptors, *retrieval
-    )
-    if not args.no_report:
-        LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))
-    screening.log_summary()
+    return Start(folder, replace(checkpoint, training={}), sets, labelled_images(sets, args.seed, screening))
 
 
 def localize_photos(args: argparse.Namespace) -> None:
     """Look up photos in a gallery and print what was found."""
     if not (args.localize and args.gallery):
         raise ValueError("--localize PHOTO and --gallery DIR go together")
+    if distributed.launched()[1] > 1:
+        raise ValueError("--localize: for one process only; start without torchrun")
     if not args.json:
         start_logging()
-    compute = resolve_compute(args.device, args.precision)
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     photos = photo_paths(args.localize)
-    gallery = located_image_set(args.gallery, args.positions)
+    gallery, zone = located_images(args.gallery, args.positions)
     scale = args.eval_scale or detect_kind(list(gallery.paths))[0].eval_scale
     LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
-    options = arguments.embedding_options(args, compute)
     model = compute.place(checkpoint.build())
     retrieval = arguments.retrieval_settings(args)
-    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, retrieval)
+    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, zone, retrieval)
     if args.json:
         print(to_json(found))
     else:

@@ -22,9 +22,10 @@ from datasets.town import make_town
 from utils.checkpoints import load_checkpoint
 from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
-from utils.evaluation import EvaluationSet, align, evaluate_places
+from utils.evaluation import EvaluationSet, evaluate_places
 from utils.report_showcase import showcase
 from utils.runs import BEST
+from utils.tables import align
 
 SIZE = (224, 128)
 SMALL = {
@@ -129,13 +130,19 @@ def compare(before: list[dict[str, float]], after: list[dict[str, float]]) -> st
     return "\n".join(align(rows))
 
 
-def main(argv: list[str] | None = None) -> int:
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of `python3 -m benchmarks.demo`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train once per seed (default: 0)")
     parser.add_argument(
         "--out", type=Path, default=Path("data/demo_town"), help="where the town is drawn (default: data/demo_town)"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = build_parser().parse_args(argv)
     start = time.monotonic()
     print(f"drawing the town in {args.out}", flush=True)
     make_town(args.out, size=SIZE)

@@ -169,14 +169,14 @@ def _read_groups(root: Path, kind: str) -> tuple[str, list[_Group], list[str], l
     try:
         everything = list_images(root)
     except (ValueError, OSError) as error:
-        raise type(error)(f"{error}; name the folder of a data set") from error
+        raise type(error)(f"{error}, the folder of a data set") from error
     layout, pairs = find_pairs(root)
     groups, wrong = [], []
     for folders in pairs:
         try:
             groups.append(group(*map(list_images, folders), *(str(folder.relative_to(root)) for folder in folders)))
         except ValueError as error:
-            wrong.append(f"{error}; fill the folder or move it away")
+            wrong.append(str(error))
     used = {os.path.realpath(os.path.dirname(path)) for group in groups for path in group.paths}
     folders = {os.path.dirname(path) for path in everything}
     left = {f for f in folders if os.path.realpath(f) not in used and "_labels" not in os.path.relpath(f, root)}

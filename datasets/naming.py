@@ -75,22 +75,25 @@ def parse_position(path: str | Path) -> tuple[float, float]:
     name = os.path.basename(path)
     fields = name.split("@")
     shown = f"{path!s}: the name must begin @UTM_east@UTM_north@ (metres)"
+    remedy = "rename the file or move it away"
     if len(fields) < 4 or fields[0] != "":
-        raise ValueError(f"{shown}, and it has no such fields; rename the file or move it away")
+        raise ValueError(f"{shown}, and it has no such fields; {remedy}")
     try:
         east, north = float(fields[1]), float(fields[2])
     except ValueError:
-        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both numbers") from None
+        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both numbers; {remedy}") from None
     if not (math.isfinite(east) and math.isfinite(north)):
-        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both finite")
+        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both finite; {remedy}")
     if east >= 1_000_000 > north >= 0:
-        raise ValueError(f"{shown}; an east of {east:.0f} m lies outside UTM: east and north seem to be swapped")
+        odd = f"an east of {east:.0f} m lies outside UTM: east and north seem to be swapped"
+        raise ValueError(f"{shown}; {odd}; {remedy}")
     return east, north
 
 
 def camera_of(path: str | Path) -> str:
-    """Name of the folder that holds the image: for IDDAv2, its camera."""
-    return os.path.basename(os.path.dirname(path))
+    """The camera whose folder holds the image: front, rear, left or right; empty for any other folder."""
+    folder = os.path.basename(os.path.dirname(path))
+    return folder if folder in CAMERAS else ""
 
 
 def list_images(folder: str | Path) -> list[str]:
@@ -100,7 +103,7 @@ def list_images(folder: str | Path) -> list[str]:
     """
     folder = str(folder)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"{folder}: no such folder")
+        raise FileNotFoundError(f"{folder}: no such folder; name another")
     found, visited = [], set()
     for directory, subfolders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(directory)
@@ -111,7 +114,7 @@ def list_images(folder: str | Path) -> list[str]:
         subfolders.sort()  # of two links to one folder, always the same wins
         found += [os.path.join(directory, name) for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
     if not found:
-        raise ValueError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}, any case)")
+        raise ValueError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}, any case); fill it, or name another")
     return sorted(found)
 
 
@@ -149,10 +152,12 @@ def label_path(image: str) -> str:
     """Path of an image's label: same base name, `.png`. FileNotFoundError where there is none."""
     folder = label_folder(os.path.dirname(image))
     if folder is None:
-        raise FileNotFoundError(f"{image}: no label folder beside it (gallery_labels, queries_labels*)")
+        raise FileNotFoundError(
+            f"{image}: no label folder beside it (gallery_labels, queries_labels*); add it, or train without labels"
+        )
     label = os.path.join(folder, os.path.splitext(os.path.basename(image))[0] + ".png")
     if not os.path.isfile(label):
-        raise FileNotFoundError(f"{label}: label missing for {image}")
+        raise FileNotFoundError(f"{label}: label missing for {image}; add it, or remove the image")
     return label
 
 

@@ -19,7 +19,7 @@ class ImageSet:
     folder : the folders it was read from, as given, joined by `+`.
     paths : N file paths, sorted within each folder.
     positions : (N, 2) float64, UTM east and north in metres.
-    cameras : (N,) names of the folders the files lie in.
+    cameras : (N,) names of the camera folders the files lie in, "" for other folders.
     fingerprint : digest of the file list relative to `origin`, see `datasets.naming.fingerprint`.
     origin : the first of the folders.
     """
@@ -45,7 +45,7 @@ class ImageSet:
         """The set less some files; ValueError where none is left."""
         keep = np.array([path not in rejected for path in self.paths])
         if not keep.any():
-            raise ValueError(f"{self.folder}: none of its {len(self)} images can be used")
+            raise ValueError(f"{self.folder}: none of its {len(self)} images can be used; replace them")
         paths = tuple(path for path, kept in zip(self.paths, keep) if kept)
         rest = replace(self, paths=paths, positions=self.positions[keep], cameras=self.cameras[keep])
         return replace(rest, fingerprint=rest.digest())
@@ -78,7 +78,7 @@ def load_image_set(folders: Sequence[str | Path], reject: Reject | None = None) 
                     raise
                 reject(path, str(error))
         if not paths:
-            raise ValueError(f"{folder}: none of its {len(found)} images is named @UTM_east@UTM_north@...")
+            raise ValueError(f"{folder}: none of its {len(found)} images is named @UTM_east@UTM_north@...; rename them")
     images = ImageSet(
         "+".join(listed),
         tuple(paths),
@@ -113,11 +113,34 @@ class Neighbours:
         """(Q,) number of neighbours of each query."""
         return np.diff(self.offsets)
 
+    def of(self, queries: np.ndarray) -> "Neighbours":
+        """The lists of some queries (T,), in that order."""
+        offsets = np.concatenate([[0], np.cumsum(self.counts[queries])])
+        shift = np.repeat(self.offsets[queries] - offsets[:-1], np.diff(offsets))
+        return Neighbours(offsets, self.indexes[np.arange(offsets[-1]) + shift])
+
+    def within(self, images: np.ndarray) -> "Neighbours":
+        """What of the lists is among `images` (P,), ascending, as places 0 ... P - 1 in it."""
+        places = np.searchsorted(images, self.indexes)
+        inside = images[np.minimum(places, len(images) - 1)] == self.indexes
+        kept_before = np.concatenate([[0], np.cumsum(inside)])
+        return Neighbours(kept_before[self.offsets], places[inside].astype(np.int32))
+
+    def padded(self) -> np.ndarray:
+        """The lists as the rows of a table (Q, longest) int64, filled up with -1."""
+        counts = self.counts
+        table = np.full((len(self), int(counts.max())), -1, np.int64)
+        table[np.arange(table.shape[1]) < counts[:, None]] = self.indexes
+        return table
+
 
 def neighbours_within(
     gallery: ImageSet, queries: ImageSet, radius_m: float, same_camera: bool = False, block: int = 4096
 ) -> Neighbours:
-    """Gallery images at most `radius_m` metres from each query, of the same camera only if asked so, by a k-d tree."""
+    """Gallery images at most `radius_m` metres from each query, of the same camera only if asked so, by a k-d tree.
+
+    Memory: 4 bytes per pair in the result, and about 60 per pair of one `block` of queries on the way.
+    """
     counts = np.zeros(len(queries), np.int64)
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
     for camera in np.unique(queries.cameras) if same_camera else [None]:
@@ -129,11 +152,14 @@ def neighbours_within(
         for start in range(0, len(of_query), block):
             rows = of_query[start : start + block]
             found = tree.query_radius(queries.positions[rows], radius_m)
-            counts[rows] = [len(row) for row in found]
-            pieces.append((rows, np.concatenate([np.sort(in_gallery[row]) for row in found]).astype(np.int32)))
+            counts[rows] = np.fromiter(map(len, found), np.int64, len(found))
+            pairs = np.repeat(np.arange(len(rows)), counts[rows]) * len(gallery) + in_gallery[np.concatenate(found)]
+            pairs.sort()  # by query, then by image
+            pieces.append((rows, (pairs % len(gallery)).astype(np.int32)))
     offsets = np.concatenate([[0], np.cumsum(counts)])
     indexes = np.empty(offsets[-1], np.int32)
-    for rows, flat in pieces:
+    while pieces:  # each is let go once it is copied, so that the pairs are not held twice
+        rows, flat = pieces.pop()
         # destination of every pair: its query's offset plus its place within the query's list
         starts = np.cumsum(counts[rows]) - counts[rows]
         indexes[np.arange(len(flat)) + np.repeat(offsets[rows] - starts, counts[rows])] = flat

@@ -59,6 +59,11 @@ class Zone(NamedTuple):
         )
         return np.stack([east, north], axis=-1)
 
+    def unproject(self, positions: np.ndarray) -> np.ndarray:
+        """(N, 2) east and north in metres in this zone -> (N, 2) latitude and longitude in degrees."""
+        east, north = np.asarray(positions, np.float64).T
+        return np.stack(utm.to_latlon(east, north, self.number, northern=self.northern, strict=False), axis=-1)
+
     def degrees_off(self, longitude: float) -> float:
         """Degrees of longitude between a point and the zone's central meridian."""
         return abs((longitude - (6 * self.number - 183) + 180) % 360 - 180)
@@ -269,8 +274,19 @@ def require_positions(paths: Sequence[str | Path], positions: np.ndarray) -> Non
         )
 
 
-def located_image_set(folder: str | Path, csv_file: str | Path | None = None, zone: Zone | None = None) -> ImageSet:
-    """All images below a folder with their positions, whatever their source; see `find_positions`."""
+def located_images(
+    folder: str | Path, csv_file: str | Path | None = None, zone: Zone | None = None
+) -> tuple[ImageSet, Zone | None]:
+    """All images below a folder with their positions, and the UTM zone of these where it is known.
+
+    See `find_positions`; ValueError names the first image that has no position.
+    """
     paths = list_images(folder)
-    positions = read_positions(paths, csv_file, folder, zone)
-    return ImageSet(str(folder), tuple(paths), positions, np.array([camera_of(path) for path in paths]))
+    positions, zone = find_positions(paths, csv_file, folder, zone)
+    require_positions(paths, positions)
+    return ImageSet(str(folder), tuple(paths), positions, np.array([camera_of(path) for path in paths])), zone
+
+
+def located_image_set(folder: str | Path, csv_file: str | Path | None = None, zone: Zone | None = None) -> ImageSet:
+    """`located_images` without the zone."""
+    return located_images(folder, csv_file, zone)[0]

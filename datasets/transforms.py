@@ -1,59 +1,133 @@
 """The input pipeline: 8-bit images on disk -> tensors in network input space (protocol, section 3)."""
 
+import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import default_collate
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from datasets.naming import RAW_IDS, RAW_TO_CLASS
 
 # Subtracted from B, G and R in this order, on a scale of 0..255: odd, but released checkpoints need exactly this.
 CHANNEL_MEANS = (0.485, 0.456, 0.406)
 CROP = 0.8
+ORIENTATION = 0x0112
+"""The EXIF tag that says how an image is to be turned; 1 where it stands upright."""
 
 
 def read_image(path: str) -> Tensor:
-    """Decode an image as RGB, uint8 (3, H, W); EXIF rotation applied, other modes converted.
+    """Decode an image as RGB, uint8 (3, H, W), channels last in memory; EXIF rotation applied, other modes converted.
 
     ValueError, naming the file, where it cannot be decoded.
     """
-    return torch.from_numpy(np.ascontiguousarray(_decode(path).transpose(2, 0, 1)))
+    with _undecodable_named(path):
+        data = np.fromfile(path, np.uint8)
+        with _opened(data) as image:
+            if _is_plain_jpeg(image):
+                try:  # the pixels that Pillow decodes, without the copies that it makes
+                    return decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)
+                except RuntimeError:
+                    pass  # Pillow may know better, or says what is wrong
+            return _pixels(image)
 
 
-def _decode(path: str) -> np.ndarray:
+def read_encoded(path: str) -> Tensor:
+    """A JPEG file as it is, uint8 (bytes,), for `decode_images`; where its decoders may not do, the image as `read_image`
+    gives it."""
+    with _undecodable_named(path):
+        data = np.fromfile(path, np.uint8)
+        with _opened(data) as image:
+            # a file that was cut short is left to Pillow, which notices: a GPU's decoder need not
+            if _is_plain_jpeg(image) and bytes(data[-2:]) == b"\xff\xd9":
+                return torch.from_numpy(data)
+            return _pixels(image)
+
+
+def decode_images(files: Sequence[Tensor], paths: Sequence[str], device: torch.device) -> list[Tensor]:
+    """What `read_encoded` gave, decoded on a device: uint8 (3, H, W) each.
+
+    A GPU's decoder is allowed to differ from that of the CPU by a few grey levels. Files that it refuses are read by
+    `read_image`; ValueError names one that cannot be decoded at all.
+    """
+    encoded = [i for i, file in enumerate(files) if file.ndim == 1]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image = ImageOps.exif_transpose(image)
-                if image.mode.startswith("I;16") or image.mode == "I":
-                    image = Image.fromarray((np.asarray(image, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-                return np.asarray(image.convert("RGB"))
+        decoded = decode_jpeg([files[i] for i in encoded], ImageReadMode.RGB, device=device) if encoded else []
+    except RuntimeError:  # does not say which: one by one
+        decoded = [_decode_or_read(files[i], paths[i], device) for i in encoded]
+    found = dict(zip(encoded, decoded))
+    return [found[i] if i in found else file.to(device) for i, file in enumerate(files)]
+
+
+def _decode_or_read(file: Tensor, path: str, device: torch.device) -> Tensor:
+    try:
+        return decode_jpeg(file, ImageReadMode.RGB, device=device)
+    except RuntimeError:
+        return read_image(path).to(device)
+
+
+def why_no_decoder(device: torch.device) -> str:
+    """Why torchvision cannot decode JPEGs on a device, found out by trying; "" where it can."""
+    try:
+        decode_jpeg(encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), ImageReadMode.RGB, device=device)
+    except RuntimeError as error:
+        return _reason(error)
+    return ""
+
+
+@contextmanager
+def _undecodable_named(path: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # a damaged file can raise almost anything, struct.error among others
-        raise ValueError(f"{path}: cannot decode this image ({_reason(error)})") from error
+        raise ValueError(f"{path}: cannot decode this image ({_reason(error)}); {REMEDY}") from error
+
+
+REMEDY = "replace or remove it"
+
+
+@contextmanager
+def _opened(file: np.ndarray | str) -> Iterator[Image.Image]:
+    """An image of which the header alone was read, from bytes or a path; Pillow refuses decompression bombs here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file if isinstance(file, str) else io.BytesIO(file)) as image:
+            yield image
+
+
+def _is_plain_jpeg(image: Image.Image) -> bool:
+    """Whether an opened image is a JPEG of three channels that is not to be turned."""
+    return image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(ORIENTATION, 1) == 1
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    """Any image as Pillow decodes it, upright and as RGB."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray((np.asarray(image, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    return torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB"))).permute(2, 0, 1)
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # the rest of its message would name the file twice
     return " ".join(str(error).split())[:150]
 
 
 def image_size(path: str) -> tuple[int, int]:
     """Width and height in pixels as `read_image` gives them, from the header alone."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except Exception as error:
-        raise ValueError(f"{path}: cannot decode this image ({_reason(error)})") from error
+    with _undecodable_named(path), _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 
@@ -70,7 +144,8 @@ def common_size(paths: Sequence[str], threads: int = 8) -> tuple[int, int]:
 def two_sizes(first: str, first_size: tuple[int, int], second: str, second_size: tuple[int, int]) -> str:
     """What is wrong where two images of one data set differ in (width, height)."""
     (w1, h1), (w2, h2) = first_size, second_size
-    return f"{second} is {w2}x{h2} px but {first} is {w1}x{h1} px: training needs one size per data set"
+    sizes = f"{second} is {w2}x{h2} px but {first} is {w1}x{h1} px"
+    return f"{sizes}: training needs one size per data set; resize or remove the odd one"
 
 
 def read_label(path: str) -> Tensor:
@@ -79,38 +154,60 @@ def read_label(path: str) -> Tensor:
         with Image.open(path) as image:
             if image.mode not in ("RGB", "RGBA"):
                 raise ValueError(f"its mode is {image.mode}; raw ids are wanted in the red channel of an RGBA PNG")
-            raw = np.asarray(image)[..., 0]
+            raw = image.getchannel(0)
     except Exception as error:
-        raise ValueError(f"{path}: cannot use this label ({_reason(error)})") from error
-    if raw.max() >= RAW_IDS:
+        raise ValueError(f"{path}: cannot use this label ({_reason(error)}); {REMEDY}") from error
+    largest = raw.getextrema()[1]
+    if largest >= RAW_IDS:
         raise ValueError(
-            f"{path}: cannot use this label (raw id {raw.max()} in its red channel; ids are 0 to {RAW_IDS - 1})"
+            f"{path}: cannot use this label (raw id {largest} in its red channel; ids are 0 to {RAW_IDS - 1}); {REMEDY}"
         )
-    return torch.from_numpy(RAW_TO_CLASS[raw])
+    return torch.from_numpy(np.array(raw.point(RAW_TO_CLASS.tolist())))
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize without antialias, rounded to 8 bits: uint8 (3, H, W) -> (3, *size), size = (height, width)."""
-    if tuple(image.shape[-2:]) == tuple(size):
+    """Bilinear resize without antialias, to 8 bits: uint8 (3, H, W) -> (3, *size), size = (height, width).
+
+    At one half it is exact, rounded to the nearest; else within a grey level of that. On a CPU the arithmetic is in whole
+    numbers: the same for any number of threads, so that workers and main process agree to the bit.
+    """
+    height, width = size
+    if tuple(image.shape[-2:]) == (height, width):
         return image
-    if tuple(image.shape[-2:]) == (2 * size[0], 2 * size[1]):
-        # at one half, bilinear is the mean of 2x2 pixels: whole-number arithmetic is exact, and faster
+    if tuple(image.shape[-2:]) == (2 * height, 2 * width):
+        return _halve(image)
+    if image.device.type != "cpu":  # 8-bit interpolation is the CPU's alone
+        return F.interpolate(image[None].float(), size=(height, width), mode="bilinear")[0].round().to(torch.uint8)
+    image = image[None].contiguous(memory_format=torch.channels_last)  # ten times as fast as the other layout
+    return F.interpolate(image, size=(height, width), mode="bilinear")[0]
+
+
+HALVED_ROWS = 16
+"""Rows that are halved at a time: few enough that the sums stay in the processor's cache."""
+
+
+def _halve(image: Tensor) -> Tensor:
+    """The mean of each 2x2 pixels, rounded half up: what bilinear is at one half. uint8 (3, 2h, 2w) -> (3, h, w)."""
+    if image.device.type != "cpu":
         pairs = image.to(torch.int16)
         rows = pairs[:, ::2] + pairs[:, 1::2]
         return ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).to(torch.uint8)
-    top, bottom, down = _neighbours(image.shape[-2], size[0])
-    left, right, along = _neighbours(image.shape[-1], size[1])
-    # NumPy, since torch's interpolation rounds by the number of its threads, which differs between workers and main process
-    pixels = image.numpy()
-    rows = pixels[:, top] * (1 - down)[:, None] + pixels[:, bottom] * down[:, None]
-    return torch.from_numpy(np.rint(rows[..., left] * (1 - along) + rows[..., right] * along).astype(np.uint8))
-
-
-def _neighbours(length: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of `wanted` pixels along an axis, the two pixels between which its centre lies, and the second's share."""
-    centre = ((np.arange(wanted) + 0.5) * (length / wanted) - 0.5).clip(0, length - 1)
-    first = np.floor(centre).astype(np.int64)
-    return first, np.minimum(first + 1, length - 1), (centre - first).astype(np.float32)
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    row_pairs = pixels.reshape(height, 2, width * 6)
+    halved = np.empty((height, width, 3), np.uint8)
+    sums, means = np.empty((HALVED_ROWS, width * 6), np.uint16), np.empty((HALVED_ROWS, width, 3), np.uint16)
+    for top in range(0, height, HALVED_ROWS):
+        part = row_pairs[top : top + HALVED_ROWS]
+        columns, mean = sums[: len(part)], means[: len(part)]
+        np.add(part[:, 0], part[:, 1], out=columns, dtype=np.uint16)
+        column_pairs = columns.reshape(len(part), width, 6)
+        for channel in range(3):  # one long loop each, instead of a loop of three per pixel
+            np.add(column_pairs[..., channel], column_pairs[..., channel + 3], out=mean[..., channel])
+        mean += 2
+        mean >>= 2
+        halved[top : top + len(part)] = mean
+    return torch.from_numpy(halved).permute(2, 0, 1)
 
 
 def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
@@ -129,10 +226,15 @@ def scale_label(label: Tensor, scale: float) -> Tensor:
     return F.interpolate(label[None, None], size=size, mode="nearest")[0, 0]
 
 
+def stack_images(images: Sequence[Tensor]) -> Tensor:
+    """Images (3, H, W) of one size -> (B, 3, H, W), channels last in memory; in a loader worker, memory that it shares."""
+    return default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+
+
 def to_network_input(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """RGB uint8 (..., 3, H, W), 0..255 -> network input space: BGR order, minus `CHANNEL_MEANS`, no other scaling."""
     means = torch.tensor(CHANNEL_MEANS, dtype=dtype, device=images.device).view(3, 1, 1)
-    return images.flip(-3).to(dtype) - means
+    return images.flip(-3).to(dtype).sub_(means)  # in place: these are the largest tensors of all
 
 
 def crop_and_flip(rng: np.random.Generator, height: int, width: int) -> tuple[slice, slice, bool]:

@@ -1,17 +1,16 @@
-"""Mining of hard triplets, and the batches that training reads from disk."""
+"""Triplets, and the batches of them that training reads from disk."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from datasets.naming import label_path
 from datasets.notes import WorkerNotes
-from datasets.places import ImageSet, Neighbours
-from datasets.transforms import crop_and_flip, read_image, read_label, resize_image, two_sizes
+from datasets.places import ImageSet
+from datasets.transforms import crop_and_flip, read_image, read_label, resize_image, stack_images, two_sizes
 
 
 @dataclass(frozen=True)
@@ -24,76 +23,6 @@ class Triplets:
 
     def __len__(self) -> int:
         return len(self.queries)
-
-
-def draw_negatives(
-    rng: np.random.Generator, gallery_size: int, excluded: np.ndarray, count: int, keep: np.ndarray
-) -> np.ndarray:
-    """Candidates for one query's negatives.
-
-    `count` gallery indexes drawn uniformly without replacement from those not in `excluded` (all of them, where there are
-    fewer), joined with the indexes `keep` that were its hardest the time before.
-    """
-    surplus = min(gallery_size, count + len(excluded))
-    drawn = rng.choice(gallery_size, surplus, replace=False)
-    drawn = drawn[~np.isin(drawn, excluded)][:count]
-    return np.union1d(drawn, keep)
-
-
-def _nearest(
-    query: np.ndarray, gallery: np.ndarray, candidates: np.ndarray, rough: np.ndarray, count: int
-) -> np.ndarray:
-    """The `count` candidates nearest to a query, nearest first: a shortlist by rough distance, then exact ones."""
-    shortlist = candidates
-    if len(candidates) > count + 16:
-        shortlist = candidates[np.argpartition(rough[candidates], count + 15)[: count + 16]]
-    exact = np.linalg.norm(gallery[shortlist] - query, axis=1)
-    return shortlist[np.argsort(exact, kind="stable")[:count]]
-
-
-def mine_triplets(
-    queries: np.ndarray,
-    query_descriptors: np.ndarray,
-    gallery_descriptors: np.ndarray,
-    positives: Neighbours,
-    not_negative: Neighbours,
-    hardest: np.ndarray,
-    rng: np.random.Generator,
-    neg_samples: int = 1000,
-    block: int = 256,
-) -> Triplets:
-    """Choose each query's positive and negatives by descriptor distance (protocol, section 5).
-
-    Parameters
-    ----------
-    queries : (T,) indexes of the drawn queries.
-    query_descriptors, gallery_descriptors : (T, D) and (G, D) float32.
-    positives, not_negative : per query of the whole set, the gallery images of the same place, and those too near to be negatives.
-    hardest : (all queries, N) gallery indexes of the negatives chosen the last time, -1 for none; UPDATED in place.
-    neg_samples : random negatives among which, with the remembered ones, the N nearest are taken.
-
-    Notes
-    -----
-    Distances to the whole gallery come from one matrix product per block of queries, on centred descriptors so that little
-    is lost to cancellation; the choice itself is made on exact distances of a shortlist.
-    """
-    num_negatives = hardest.shape[1]
-    chosen_positive = np.empty(len(queries), np.int64)
-    chosen_negatives = np.empty((len(queries), num_negatives), np.int64)
-    centre = gallery_descriptors.mean(axis=0)
-    gallery = gallery_descriptors - centre
-    gallery_norms = np.einsum("ij,ij->i", gallery, gallery)
-    for start in range(0, len(queries), block):
-        part = query_descriptors[start : start + block] - centre
-        rough = gallery_norms - 2 * (part @ gallery.T)
-        for row, query in enumerate(queries[start : start + block]):
-            t = start + row
-            chosen_positive[t] = _nearest(part[row], gallery, positives[query], rough[row], 1)[0]
-            remembered = hardest[query][hardest[query] >= 0]
-            candidates = draw_negatives(rng, len(gallery), not_negative[query], neg_samples, remembered)
-            found = _nearest(part[row], gallery, candidates, rough[row], num_negatives)
-            chosen_negatives[t] = hardest[query] = np.resize(found, num_negatives)  # repeats where there are too few
-    return Triplets(np.asarray(queries, np.int64), chosen_positive, chosen_negatives)
 
 
 class StepPlan(NamedTuple):
@@ -152,13 +81,20 @@ class TrainingBatches(Dataset):
         except (ValueError, OSError) as error:
             return LoadFailure(str(error))
 
+    def files(self, plan: StepPlan) -> list[str]:
+        """The source and then the target images that a plan reads."""
+        return self._sources(plan) + [self.target_paths[i] for i in plan.targets]
+
+    def _sources(self, plan: StepPlan) -> list[str]:
+        files = [self.queries[i] for i in plan.queries] + [self.gallery[i] for i in plan.positives]
+        return files + [self.gallery[i] for negatives in plan.negatives for i in negatives]
+
     def _read_image(self, path: str) -> Tensor:
         self.notes.reading(path)
         return read_image(path)
 
     def _read(self, plan: StepPlan) -> StepBatch:
-        files = [self.queries[i] for i in plan.queries] + [self.gallery[i] for i in plan.positives]
-        files += [self.gallery[i] for negatives in plan.negatives for i in negatives]
+        files = self._sources(plan)
         triplet_of = [*range(len(plan.queries))] * 2
         triplet_of += [triplet for triplet, negatives in enumerate(plan.negatives) for _ in negatives]
         cuts, images, labels, size = {}, [], [], None
@@ -179,11 +115,11 @@ class TrainingBatches(Dataset):
         targets = [self.target_paths[i] for i in plan.targets]
         width, height = self.target_size
         target = (
-            torch.stack([resize_image(self._read_image(path), (height, width)) for path in targets])
+            stack_images([resize_image(self._read_image(path), (height, width)) for path in targets])
             if targets
             else None
         )
-        return StepBatch(torch.stack(images), torch.stack(labels) if labels else None, target, files + targets)
+        return StepBatch(stack_images(images), default_collate(labels) if labels else None, target, files + targets)
 
 
 def _size(x: Tensor) -> tuple[int, int]:

@@ -1,11 +1,13 @@
 """ResNet stages without the classifier, with the BN affine parameters frozen as SegVPR does."""
 
+import warnings
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 ARCHITECTURES = ("resnet18", "resnet50", "resnet101")
 STAGES = (1, 2, 3, 4)
@@ -72,6 +74,20 @@ class Encoder(nn.Module):
         return features
 
 
+def fold_batch_norm(encoder: Encoder) -> None:
+    """Replace every convolution and the BN behind it by one convolution, in place: the same function in eval mode alone."""
+    for module in [*encoder.modules()]:
+        children = dict(module.named_children())
+        if isinstance(module, nn.Sequential) and isinstance(
+            children.get("1"), (nn.BatchNorm2d, nn.SyncBatchNorm)
+        ):  # downsample
+            module[0], module[1] = fuse_conv_bn_eval(module[0], module[1]), nn.Identity()
+        for name in [name for name in children if name.startswith("bn")]:
+            conv = name.replace("bn", "conv")
+            setattr(module, conv, fuse_conv_bn_eval(children[conv], children[name]))
+            setattr(module, name, nn.Identity())
+
+
 def load_pretrained(encoder: Encoder, arch: str, source: str | Path | None) -> None:
     """Fill the encoder with classification weights.
 
@@ -98,7 +114,8 @@ def load_pretrained(encoder: Encoder, arch: str, source: str | Path | None) -> N
     if missing or odd:
         example = (missing + odd)[0]
         raise ValueError(
-            f"--pretrain {source}: not weights of {arch} (entry {example!r} is missing or of another shape)"
+            f"--pretrain {source}: not weights of {arch} (entry {example!r} is missing or of another shape); "
+            "give those of this --arch"
         )
     encoder.load_state_dict({key: value for key, value in state.items() if key in wanted}, strict=False)
 
@@ -118,10 +135,14 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"--pretrain {path}: no such file (give imagenet, none, or a .pth file)")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on odd files torch has much to say; one line is enough
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"--pretrain {path}: not a readable .pth file of weights ({type(error).__name__})") from error
+        raise ValueError(
+            f"--pretrain {path}: not a readable .pth file of weights ({type(error).__name__}); give another, or none"
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise ValueError(f"--pretrain {path}: does not hold a state_dict")
+        raise ValueError(f"--pretrain {path}: does not hold a state_dict; give another, or none")
     return {key.removeprefix("module."): value for key, value in state.items()}

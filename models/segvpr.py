@@ -1,5 +1,6 @@
 """SegVPR: encoder, semantic head, attention and pooling put together."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from models.attention import MultiScaleAttention
 from models.domain import Discriminator
-from models.encoder import STAGES, Encoder, load_pretrained
+from models.encoder import STAGES, Encoder, fold_batch_norm, load_pretrained
 from models.heads import build_head
 from models.pooling import MultiScalePooling
 from models.resize import resize_to
@@ -41,6 +42,8 @@ class SegVPR(nn.Module):
         self, arch: str, semnet: str, num_classes: int, scale_indexes: Sequence[int], train_enc_from: str | int
     ):
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes: {num_classes} is not at least 1")
         self.config = {
             "arch": arch,
             "semnet": semnet,
@@ -78,6 +81,13 @@ class SegVPR(nn.Module):
             logits = self._logits(features, images) * resize_to(attention.detach(), images.shape[-2:])
         return SegVPROutput(self._pool(features, attention), logits, attention)
 
+    def for_embedding(self) -> "SegVPR":
+        """A copy in eval mode for `embed` and `attend` alone: BN folded into the convolutions, no head, no discriminator."""
+        twin = copy.deepcopy(self).eval().requires_grad_(False)
+        fold_batch_norm(twin.encoder)
+        del twin.head, twin.discriminator
+        return twin
+
     def _logits(self, features: dict[int, Tensor], images: Tensor) -> Tensor:
         return resize_to(self.head(features[HEAD_STAGE]), images.shape[-2:])
 
@@ -96,7 +106,9 @@ def check_scale_indexes(scale_indexes: Sequence[int]) -> tuple[int, ...]:
     stages = tuple(scale_indexes)
     if not stages or list(stages) != sorted(set(stages)) or not set(stages) <= set(STAGES):
         shown = " ".join(map(str, stages)) or "(nothing)"
-        raise ValueError(f"scale_indexes: {shown} is not an ascending, non-empty choice of stages 1 2 3 4")
+        raise ValueError(
+            f"scale_indexes: {shown} is not an ascending, non-empty choice of stages 1 2 3 4; give some, such as 3 4"
+        )
     return stages
 
 

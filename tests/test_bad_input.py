@@ -2,10 +2,13 @@
 
 import json
 import os
+import pickle
+import re
 import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +17,15 @@ import eval as evaluation_script
 import main
 from models import build_model
 from tests.tiny import SMALL_RUN, data_flags
+from utils import arguments
 from utils.checkpoints import save_checkpoint
+from utils.parsers import eval_parser
+from utils.screening import Screening
+
+REMEDY = re.compile(
+    r"(;|:|\?|\(or|,) (or )?(\S+ it, or )?(name|give|replace|resize|remove|rename|add|use|run|move|correct|leave|raise|try)\b"
+)
+"""What the user may do about it, in every message."""
 
 FRONT, LABELS = "idda/town10/gallery/front_rear/front", "idda/town10/gallery_labels/front_rear/front"
 
@@ -38,7 +49,8 @@ def train(data: Path, *changes: str) -> int:
 def only_error(capsys) -> str:
     lines = capsys.readouterr().err.strip().splitlines()
     errors = [line for line in lines if "error:" in line]
-    assert len(errors) == 1 and not any("Traceback" in line for line in lines)
+    assert len(errors) == 1 and not any(word in line for line in lines for word in ("Traceback", "Warning"))
+    assert REMEDY.search(errors[0]), f"no remedy: {errors[0]}"
     return errors[0]
 
 
@@ -172,8 +184,10 @@ def test_a_folder_that_cannot_be_written(data, capsys):
     Path("runs").unlink()
     save_checkpoint(Path("c.pth"), build_model("resnet18"), {})
     Path("out").write_text("a file in the way")
-    assert evaluation_script.main(["--resume", "c.pth", "--output_dir", "out"]) == 2
-    assert "--output_dir out: cannot make it" in only_error(capsys)
+    for folder in ("out", "here"):
+        Path("here/log.txt").mkdir(parents=True, exist_ok=True)
+        assert evaluation_script.main(["--resume", "c.pth", "--output_dir", folder]) == 2
+        assert f"--output_dir {folder}: cannot make it, or write there" in only_error(capsys)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +200,69 @@ def test_a_checkpoint_of_another_network(data, capsys, config, reason):
     assert train(data, "--resume", "c.pth") == 2
     error = only_error(capsys)
     assert "c.pth" in error and reason in error
+
+
+class Code:
+    """A pickle of this would run code."""
+
+    def __reduce__(self):
+        return os.mkdir, ("the_code_ran",)
+
+
+def old_format(path: Path) -> None:
+    torch.save({"state_dict": Code()}, path, _use_new_zipfile_serialization=False)
+
+
+NO_CHECKPOINTS = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("hello"),
+    "a list": lambda path: torch.save([1], path),
+    "other weights": lambda path: torch.save({"a": torch.zeros(3)}, path),
+    "plain pickle": lambda path: path.write_bytes(pickle.dumps(Code())),
+    "code, old format": old_format,
+    "code": lambda path: torch.save({"state_dict": Code()}, path),
+    "a folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("what", NO_CHECKPOINTS)
+def test_what_is_no_checkpoint_is_named_by_both_commands(tmp_path, monkeypatch, capsys, what):
+    monkeypatch.chdir(tmp_path)
+    NO_CHECKPOINTS[what](Path("odd.pth"))
+    for command in (main.main, evaluation_script.main):
+        assert command(["--resume", "odd.pth", "--device", "cpu"]) == 2
+        error = only_error(capsys)
+        assert "odd.pth" in error and "weights_only" not in error
+        assert ("would run code" in error) == ("code" in what)
+    assert not Path("the_code_ran").exists()
+
+
+@pytest.mark.parametrize("stages", [[], ["4", "3"], ["3", "3"], ["0", "4"], ["5"]])
+def test_stages_that_cannot_be_pooled(data, capsys, stages):
+    assert train(data, "--scale_indexes", *stages) == 2
+    assert "scale_indexes: " in only_error(capsys)
+
+
+def test_images_of_every_mode_are_decoded(data):
+    images = sorted((data / FRONT).glob("*"))
+    for image, mode in zip(images, ("L", "P", "I;16", "RGBA", "CMYK")):
+        grey = Image.fromarray(np.full((128, 136), 90, np.uint8))
+        picture = Image.fromarray(np.full((128, 136), 23000, np.uint16)) if mode == "I;16" else grey.convert(mode)
+        picture.save(image.with_suffix(".jpg") if mode == "CMYK" else image)
+        if mode == "CMYK":
+            image.unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images[5].unlink()
+    Image.new("RGB", (128, 136)).save(images[5].with_suffix(".jpg"), exif=exif)
+    assert train(data) == 0
+
+
+def test_no_image_with_a_valid_name(data, capsys):
+    for number, file in enumerate(sorted((data / "robotcar/rain").iterdir())):
+        file.rename(file.with_name(f"holiday{number}.png"))
+    assert train(data, "--on_bad_image", "skip") == 2
+    assert "data/robotcar/rain: none of its 6 images is named @UTM_east@UTM_north@" in only_error(capsys)
 
 
 def test_links_and_odd_bytes_in_names(data):
@@ -226,3 +303,12 @@ def test_all_zero_and_infinite_descriptors_name_the_file(data, monkeypatch, caps
         assert evaluation_script.main(command) == 2
         error = only_error(capsys)
         assert what in error and first(data / "robotcar/overcast").name in error and "6 of 6" in error
+
+
+def test_a_gallery_with_a_bad_image_is_still_read_once_for_all_its_query_sets(data):
+    truncate(first(data / "robotcar/overcast"))
+    args = eval_parser().parse_args(["--resume", "x.pth", "--dataset_root_test", str(data / "robotcar")])
+    screening = Screening("skip")
+    sets = arguments.evaluation_sets(args, screening)
+    assert [len(s.gallery) for s in sets] == [5] * 4 and len({id(s.gallery) for s in sets}) == 1
+    assert len(screening.rejected) == 1

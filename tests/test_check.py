@@ -288,7 +288,7 @@ def test_missing_or_empty_root(tmp_path, good_idda, made, capsys):
     assert main([str(good_idda), str(root)]) == 2
     out, err = capsys.readouterr()
     assert out == ""  # seen before anything was read
-    assert str(root) in err and "name the folder of a data set" in err and err.count("\n") == 1
+    assert str(root) in err and "name another, the folder of a data set" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("flags", [["--workers", "0"], ["--threshold_m", "-1"], ["--json", "/nowhere/x.json"], []])

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import eval as evaluation_script
 import main
+from datasets.town import make_town
+from models import SegVPR
 from tests.released_files import write_released
 from tests.tiny import SMALL_RUN, data_flags, write_pass
 from utils.checkpoints import load_checkpoint
@@ -111,6 +113,27 @@ def test_several_thresholds_are_scored_at_once(trained_run, tiny_root, tmp_path)
     assert rain[1] == 0 and rain[30] == 1  # the pass lies 2 m beside the gallery
 
 
+def test_without_data_flags_the_town_is_made_and_used_again(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def draw_small(out):
+        calls.append(out)
+        return make_town(out, (128, 124), 4, workers=1, progress=False)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.town.make_town", draw_small)
+    assert main.main([*SMALL_RUN, "--n_epochs", "0"]) == 0
+    (run,) = (tmp_path / "runs" / "default").iterdir()
+    assert "no data set flag given: using the town" in capsys.readouterr().out
+    assert evaluation_script.main(["--resume", str(run / "last.pth"), *SMALL_EVAL, "--output_dir", "out"]) == 0
+    results = [json.loads((folder / "results.json").read_text()) for folder in (run, tmp_path / "out")]
+    assert results[0]["sets"] == results[1]["sets"] and [s["name"] for s in results[0]["sets"]] == SETS
+    assert results[0]["segmentation"] == results[1]["segmentation"] is not None
+    assert [str(out) for out in calls] == [
+        "data/town"
+    ]  # drawn once; one of other parameters than the default's will do
+
+
 def test_any_folder_of_images_of_mixed_sizes_can_be_evaluated(trained_run, tmp_path):
     for i, (suffix, size) in enumerate([(".png", (136, 128)), (".JPG", (128, 136)), (".jpeg", (200, 100))]):
         write_pass(tmp_path / "all" / str(i), 3, i, origin=(277000.0, 110000.0 + 200 * i), suffix=suffix, size=size)
@@ -127,6 +150,18 @@ def test_any_folder_of_images_of_mixed_sizes_can_be_evaluated(trained_run, tmp_p
     assert evaluation_script.main([*command, *SMALL_EVAL, "--output_dir", str(tmp_path / "out")]) == 0
     (found,) = json.loads((tmp_path / "out/results.json").read_text())["sets"]
     assert found["num_gallery"] == 9 and found["recall"]["1"] == 1  # each image finds itself
+    log = (tmp_path / "out/log.txt").read_text()
+    assert "all: 9 gallery images instead of 20" in log and "no --dataset_root_val: validation is skipped" in log
+
+
+def test_a_test_set_named_val_is_not_the_validation_set(trained_run, tmp_path):
+    for folder in ("overcast", "val"):
+        write_pass(tmp_path / folder, 3, 0)
+    command = ["--resume", str(trained_run / "last.pth"), "--dataset_root_test", str(tmp_path), "--test_g", "overcast"]
+    command += ["--test_q", "val", *SMALL_EVAL, "--output_dir", str(tmp_path / "out")]
+    assert evaluation_script.main(command) == 0
+    (found,) = json.loads((tmp_path / "out/results.json").read_text())["sets"]
+    assert found["name"] == "val in overcast"
 
 
 def test_a_released_checkpoint_needs_no_flags(tiny_root, tmp_path, capsys):
@@ -163,10 +198,16 @@ def test_training_starts_from_a_released_file_at_epoch_0(tiny_root, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     released = write_released(tmp_path / "released.pth", "resnet50", "deeplab")
     flags = [*data_flags(tiny_root), *SMALL_RUN, "--arch", "resnet50", "--resume", str(released)]
+    flags.remove("--no_report")
+    reported = []
+    monkeypatch.setattr(main, "write_report", lambda *given: reported.append(given))
     assert main.main([*flags, "--n_epochs", "0"]) == 0
     (folder,) = (tmp_path / "runs/default").iterdir()
     weights = load_checkpoint(folder / "last.pth").state_dict
-    assert all(torch.equal(weights[key], value) for key, value in load_checkpoint(released).state_dict.items())
+    (before,) = (model for model in reported[0][2:] if isinstance(model, SegVPR))
+    for key, value in load_checkpoint(released).state_dict.items():
+        # the report compares with these weights, as training starts from them
+        assert torch.equal(weights[key], value) and torch.equal(before.state_dict()[key], value)
 
 
 def test_resuming_under_the_same_name_goes_on_in_the_same_folder(tiny_root, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from datasets.naming import list_images
-from datasets.positions import located_image_set
+from datasets.positions import located_image_set, located_images
 from models import build_model
 from tests.tiny import SPACING_M, place_picture, write_pass
 from utils import descriptor_store
@@ -111,6 +111,22 @@ def test_positions_may_come_from_a_csv_file(model, checkpoint, tmp_path):
     assert [(m.east, m.north) for m in found.matches] == [(500003, 14), (500000, 10)] and found.spread_m == 5
 
 
+def test_positions_of_a_known_zone_are_told_in_degrees_too(model, checkpoint, tmp_path):
+    places = (51.7529, -1.2577), (51.7539, -1.2577)
+    (tmp_path / "gallery").mkdir()
+    rows = ["path,latitude,longitude"]
+    for place, (latitude, longitude) in enumerate(places):
+        Image.fromarray(place_picture(place, 0, 0)).save(tmp_path / f"gallery/{place}.png")
+        rows.append(f"{place}.png,{latitude},{longitude}")
+    (tmp_path / "places.csv").write_text("\n".join(rows))
+    gallery, zone = located_images(tmp_path / "gallery", tmp_path / "places.csv")
+    found = localize(model, checkpoint, gallery, [gallery.paths[1]], OPTIONS, 1.0, store=tmp_path / "store", zone=zone)
+    degrees = np.array([(m.latitude, m.longitude) for m in found[0].matches])
+    np.testing.assert_allclose(degrees, places[::-1], atol=1e-6)
+    assert "(latitude 51.753900, longitude -1.257700)" in format_localisations(found)
+    assert json.loads(to_json(found))["localisations"][0]["matches"][0]["latitude"] == pytest.approx(51.7539)
+
+
 def test_spread_by_hand():
     assert spread(np.array([[0.0, 0], [3, 4], [6, 0], [3, 1]])) == 6
     assert spread(np.array([[7.0, 7]])) == 0
@@ -147,14 +163,20 @@ def test_text_and_json():
     assert lines[3].split() == ["1", "g/a_long_name.png", "500000.00", "10.00", "0.2500"]
     assert len(lines) == 5 and r"g/new\nline\udcff.png" in lines[4]
     format_localisations(found).encode()
-    text = to_json(found)
+    text, unknown = to_json(found), {"latitude": None, "longitude": None}
     assert text.isascii() and json.loads(text) == {
         "localisations": [
             {
                 "photo": "IMG 1.jpg",
                 "matches": [
-                    {"path": matches[0].path, "east": 500000.004, "north": 10.0, "descriptor_distance": 0.25},
-                    {"path": matches[1].path, "east": 500003.0, "north": 14.0, "descriptor_distance": 0.5},
+                    {
+                        "path": matches[0].path,
+                        "east": 500000.004,
+                        "north": 10.0,
+                        "descriptor_distance": 0.25,
+                        **unknown,
+                    },
+                    {"path": matches[1].path, "east": 500003.0, "north": 14.0, "descriptor_distance": 0.5, **unknown},
                 ],
                 "spread_m": 5.0,
             }
@@ -232,6 +254,7 @@ def interrupt_after(model, images: int) -> None:
 @pytest.mark.parametrize("torn", [0, 5000])
 def test_an_interrupted_store_goes_on_at_the_last_shard(model, gallery_folder, tmp_path, monkeypatch, torn):
     monkeypatch.setattr(descriptor_store, "SHARD", 2)
+    monkeypatch.setattr(descriptor_store, "SHARD_SECONDS", 0)
     images = list_images(gallery_folder)
     expected, embed = store_of(model, images, tmp_path / "uninterrupted"), model.embed
     model.embedded = 0
@@ -249,6 +272,7 @@ def test_an_interrupted_store_goes_on_at_the_last_shard(model, gallery_folder, t
 
 def test_a_partial_file_that_lost_its_end_is_made_anew(model, gallery_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(descriptor_store, "SHARD", 2)
+    monkeypatch.setattr(descriptor_store, "SHARD_SECONDS", 0)
     images, embed = list_images(gallery_folder), model.embed
     interrupt_after(model, 5)
     with pytest.raises(KeyboardInterrupt):

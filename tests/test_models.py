@@ -94,7 +94,26 @@ def test_a_failed_download_says_how_to_go_on(monkeypatch):
         build_model("resnet18", pretrain="imagenet")
 
 
-@pytest.mark.parametrize("arguments", [{"arch": "vgg"}, {"semnet": "unet"}, {"train_enc_from": "7"}])
+@pytest.mark.parametrize(
+    "arguments", [{"arch": "vgg"}, {"semnet": "unet"}, {"train_enc_from": "7"}, {"num_classes": 0}]
+)
 def test_unknown_choices_are_named(arguments):
     with pytest.raises(ValueError, match=str(next(iter(arguments.values())))):
         build_model(**{"arch": "resnet18", **arguments})
+
+
+@pytest.mark.parametrize("arch, semnet, scales", [("resnet18", "pspnet", (3, 4)), ("resnet50", "deeplab", (1, 3))])
+@torch.no_grad()
+def test_a_copy_for_embedding_gives_the_same_descriptors(arch, semnet, scales):
+    model = build_model(arch, semnet, scale_indexes=scales)
+    for module in model.encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # statistics and affine parameters that a fold must not lose
+            module.running_mean.normal_(generator=torch.manual_seed(1)), module.running_var.uniform_(0.5, 2)
+            module.weight.uniform_(0.5, 1.5), module.bias.normal_()
+    model.double().eval()
+    images = pictures("fold", 2, 97, 131).double()
+    twin = model.for_embedding()
+    torch.testing.assert_close(twin.embed(images), model.embed(images), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(twin.attend(images), model.attend(images), rtol=1e-10, atol=1e-12)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in twin.encoder.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.encoder.modules())

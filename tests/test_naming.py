@@ -2,13 +2,15 @@
 
 import os
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.naming import detect_kind, label_folder, label_path, list_images, parse_position
-from tests.tiny import write_idda, write_robotcar
+from datasets.places import correct_matches, load_image_set, neighbours_within
+from tests.tiny import write_idda, write_pass, write_robotcar
 
 METRES = st.floats(-1e5, 999_999, allow_nan=False)
 
@@ -94,3 +96,14 @@ def test_kinds_follow_the_layout(tmp_path):
     assert detect_kind(list_images(robotcar / "rain"))[0].name == "utm"
     kind = detect_kind(list_images(idda / "town3/queries_rain"))[0]
     assert (kind.train_threshold_m, kind.eval_threshold_m, kind.eval_scale, kind.same_camera) == (3, 5, 0.5, True)
+
+
+def test_label_folders_alone_make_iddav2_of_one_camera(tmp_path):
+    write_pass(tmp_path / "gallery", 3, 0, tmp_path / "gallery_labels")
+    write_pass(tmp_path / "queries_rain", 3, 1, tmp_path / "queries_labels_rain", shift=1)
+    gallery, queries = (load_image_set([tmp_path / folder]) for folder in ("gallery", "queries_rain"))
+    kind, reason = detect_kind([*gallery.paths, *queries.paths])
+    assert kind.name == "iddav2" and "label folders" in reason
+    assert neighbours_within(gallery, queries, kind.train_threshold_m, kind.same_camera).counts.tolist() == [1, 1, 1]
+    correct, _ = correct_matches(gallery, queries, np.array([[0], [1], [0]]), 5, kind.same_camera)
+    assert correct.tolist() == [[True], [True], [False]]

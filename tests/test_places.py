@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.places import ImageSet, correct_matches, load_image_set, neighbours_within
+from datasets.places import ImageSet, Neighbours, correct_matches, load_image_set, neighbours_within
 from tests.tiny import SPACING_M, write_pass
 
 
@@ -34,6 +34,20 @@ def test_neighbours_against_brute_force(gallery, queries, radius, same, block):
         assert found[q].tolist() == expected == np.flatnonzero(correct[q]).tolist()
         assert distance[q] == pytest.approx([np.hypot(u - x, v - y) for u, v, _ in gallery])
     assert found.counts.tolist() == [len(found[q]) for q in range(len(queries))]
+
+
+@given(rows=st.lists(st.sets(st.integers(0, 20)), min_size=1, max_size=8), data=st.data())
+def test_lists_taken_restricted_and_padded(rows, data):
+    rows = [sorted(row) for row in rows]
+    lists = Neighbours(np.cumsum([0, *map(len, rows)]), np.array([i for row in rows for i in row], np.int32))
+    chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=10)))
+    images = np.array(sorted(data.draw(st.sets(st.integers(0, 20), min_size=1))))
+    assert [row.tolist() for row in map(lists.of(chosen).__getitem__, range(len(chosen)))] == [rows[i] for i in chosen]
+    within = lists.within(images)
+    for i, row in enumerate(rows):
+        assert images[within[i]].tolist() == [image for image in row if image in images]
+        padded = lists.padded()[i]
+        assert padded.tolist() == row + [-1] * (max(map(len, rows)) - len(row))
 
 
 def test_thresholds_are_inclusive_and_nothing_retrieved_is_wrong():

@@ -22,7 +22,7 @@ from tests.tiny import write_idda, write_robotcar
 from utils import figures, report
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, SetResult, evaluate_places, evaluate_segmentation, results_dict
-from utils.figures import DARK, LIGHT, file_slugs, found_at_1, history_plots, printable, query_map, recall_curves
+from utils.figures import DARK, LIGHT, found_at_1, query_map, recall_curves
 from utils.metrics import recall_at
 from utils.report import MAX_CASES, write_report
 from utils.report_attention import (
@@ -423,24 +423,6 @@ def test_recall_curves_hold_every_recall(results):
     assert len(axes.lines) == 3  # one set has two thresholds
     first = recall_at(results[0].correct[5.0], range(1, 11))
     np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * np.array(list(first.values())))
-
-
-def test_history_as_text_with_gaps():
-    rows = [{"epoch": "1", "loss_a": "0.5", "val_recall@1": ""}, {"epoch": "2", "loss_a": "0.4", "miou": "3"}]
-    plots = history_plots(rows)
-    assert list(plots) == ["training_losses", "training_recall", "training_miou"]
-    assert plots["training_losses"](LIGHT).axes[0].lines[0].get_ydata().tolist() == [0.5, 0.4]
-    assert history_plots([]) == {}
-
-
-def test_learning_rates_of_zero():
-    draw = history_plots([{"epoch": 1, "lr_encoder": 0.0}])["training_learning_rates"]
-    assert draw(DARK).axes[0].get_yscale() == "linear"
-
-
-def test_names_become_file_names():
-    assert file_slugs(["a/b", "a b", "../..", "ü<"]) == ["a_b", "a_b_2", "set", "set_4"]
-    assert printable("a\udcff") == "a?"
 
 
 def test_showcase(tmp_path, model, results):

@@ -1,5 +1,7 @@
 """Runs that survive: exact resume from any point, crashes, signals, full disks, numbers gone wrong."""
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -16,8 +18,10 @@ from datasets.triplets import Triplets
 from tests.tiny import SMALL_RUN, data_flags
 from utils import fit as fit_module
 from utils.checkpoints import load_checkpoint, write_atomically
+from utils.command import run_command
 from utils.fit import RunState
 from utils.interrupts import Interrupts, StopRequested
+from utils.logs import start_logging
 from utils.runs import check_record, find_checkpoint, load_newest, locked
 
 ROOT = Path(__file__).parent.parent
@@ -91,9 +95,24 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tiny_root, traine
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 0xFF
     last.write_bytes(data)
-    assert main.main([*flags, "--resume", str(folder)]) == 0
-    assert "warning" in capsys.readouterr().err
+    capsys.readouterr()
+    kept, save = [], fit_module.save_checkpoint
+
+    def watched(*arguments):
+        save(*arguments)
+        if len(arguments) > 3 and arguments[3]:
+            kept.append(load_checkpoint(arguments[3]))  # at every save, the one before is whole
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "save_checkpoint", watched)
+        assert main.main([*flags, "--resume", str(folder)]) == 0
+    assert "warning" in capsys.readouterr().err and kept
     assert_same_run(folder, trained_run)
+    for name in ("last.pth", "previous.pth"):
+        (folder / name).write_bytes(b"damaged")
+    assert main.main([*flags, "--resume", str(folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("warning:") and "previous.pth: not a checkpoint" in lines[1]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +235,86 @@ def test_a_held_signal_takes_effect_at_the_end():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_in_a_destructor_is_obeyed_soon_after():
+    class Loader:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # Python would swallow what is raised here
+
+    loader = Loader()
+    with pytest.raises(StopRequested) as stop, Interrupts():
+        del loader
+        time.sleep(10)
+    assert stop.value.status == 143
+
+
+def test_a_stop_that_was_swallowed_comes_again_at_the_next_hold():
+    with pytest.raises(StopRequested) as stop, Interrupts() as interrupts:
+        with contextlib.suppress(StopRequested):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        with interrupts.hold():
+            pass
+    assert stop.value.status == 143
+
+
+def test_a_signal_while_losses_are_read_hides_no_bad_step(tiny_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    step, check, calls = fit_module.train_step, fit_module.check_losses, []
+
+    def poisoned(model, optimizers, images, *others, **keywords):
+        return step(model, optimizers, images * torch.nan, *others, **keywords)
+
+    def interrupted(*arguments):
+        if not calls:
+            calls.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        return check(*arguments)
+
+    monkeypatch.setattr(fit_module, "train_step", poisoned)
+    monkeypatch.setattr(fit_module, "check_losses", interrupted)
+    assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
+    assert "triplet loss is not finite at epoch 1, refresh 1, step 1" in capsys.readouterr().err
+    (folder,) = (tmp_path / "runs/default").iterdir()
+    assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_outside_training_ends_the_command_with_its_status(capsys, number, status):
+    def work():
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    assert run_command("some.py", work) == status
+    assert capsys.readouterr().err == f"some.py: stopped by {number.name}\n"
+
+
+def test_a_disk_so_full_that_the_log_cannot_be_written_is_one_line(capsys):
+    if not Path("/dev/full").exists():
+        pytest.skip("no device that is always full")
+
+    def work():
+        start_logging(Path("/dev/full"))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run_command("some.py", work) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "No space left on device: make room" in lines[0]
+
+
+@pytest.mark.parametrize("minutes, saves", [("0", 4), ("60", 2)])
+def test_saves_at_refreshes_may_be_spaced(tiny_root, tmp_path, monkeypatch, minutes, saves):
+    monkeypatch.chdir(tmp_path)
+    save, written = fit_module.save_checkpoint, []
+    monkeypatch.setattr(
+        fit_module, "save_checkpoint", lambda path, *rest: (written.append(path.name), save(path, *rest))
+    )
+    flags = [*data_flags(tiny_root), *SMALL_RUN, "--n_epochs", "1", "--save_every_min", minutes]
+    assert main.main(flags) == 0
+    assert written.count("last.pth") == saves and written.count("best.pth") == 1
+
+
 def test_a_second_process_is_refused(tmp_path):
     code = "import sys; from pathlib import Path; from utils.runs import locked\nwith locked(Path(sys.argv[1])): print('in')"
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -225,7 +324,7 @@ def test_a_second_process_is_refused(tmp_path):
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "in\n"
 
 
-@pytest.mark.parametrize("term", ["image", "label-free target"])
+@pytest.mark.parametrize("term", ["image", "label-free target", "gradient"])
 def test_a_step_gone_wrong_never_reaches_the_weights(tiny_root, tmp_path, monkeypatch, capsys, term):
     monkeypatch.chdir(tmp_path)
     step, calls = fit_module.train_step, []
@@ -234,7 +333,12 @@ def test_a_step_gone_wrong_never_reaches_the_weights(tiny_root, tmp_path, monkey
         calls.append(1)
         if len(calls) == 2:
             before = {k: v.clone() for k, v in model.state_dict().items()}, optimizers.state_dict()
-            images, target = (images * torch.nan, target) if term == "image" else (images, target * torch.nan)
+            if term == "gradient":
+                model.encoder.conv1.weight.register_hook(lambda gradient: gradient * torch.inf)
+            elif term == "image":
+                images = images * torch.nan
+            else:
+                target = target * torch.nan
             losses = step(model, optimizers, images, labels, target, **keywords)
             assert all(torch.equal(value, before[0][key]) for key, value in model.state_dict().items())
             after = optimizers.state_dict()
@@ -249,7 +353,8 @@ def test_a_step_gone_wrong_never_reaches_the_weights(tiny_root, tmp_path, monkey
     assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
     error = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
     assert len(error) == 1 and "epoch 1, refresh 1, step 2" in error[0] and ".png" in error[0]
-    assert ("triplet loss" if term == "image" else "discriminator_target loss") in error[0]
+    named = {"image": "triplet loss", "gradient": "a gradient", "label-free target": "discriminator_target loss"}
+    assert named[term] in error[0]
     (folder,) = (tmp_path / "runs/default").iterdir()
     assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
 

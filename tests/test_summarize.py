@@ -48,6 +48,8 @@ def three_seeds(tmp_path):
             "num_workers": seed,
             "cache_batch_size": 8 + seed,
             "device": "cpu",
+            "no_report": seed == 1,
+            "on_bad_image": "skip" if seed == 2 else "error",
             "dataset_root": f"/disk{seed}",
             "exp_name": f"s{seed}",
         }

@@ -83,7 +83,7 @@ def test_network_input_is_bgr_minus_means_on_a_scale_of_255():
 def test_the_fast_half_equals_the_general_resize():
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 64, 96), dtype=np.uint8))
     exact = image.double().view(3, 32, 2, 48, 2).mean(dim=(2, 4))
-    assert (scale_image(image, 0.5).double() - exact).abs().max() <= 0.5
+    assert torch.equal(scale_image(image, 0.5).double(), (exact + 0.5).floor())
 
 
 @pytest.mark.parametrize("size", [(432, 768), (50, 61), (108, 96)])
@@ -97,7 +97,7 @@ def test_resizing_is_bilinear_and_the_same_for_any_number_of_threads(size):
         outcomes.append(resize_image(image, size))
     torch.set_num_threads(threads)
     assert torch.equal(*outcomes)
-    assert (outcomes[0].double() - expected).abs().max() <= 0.501
+    assert (outcomes[0].double() - expected).abs().max() <= 1.01  # rows and columns are rounded in turn
 
 
 @given(st.integers(0, 255))

@@ -1,69 +1,12 @@
-"""Mining against the protocol's per-query search, and what a training batch reads."""
+"""What a training batch reads."""
 
-import numpy as np
 import pytest
 import torch
 
-from datasets.places import ImageSet, load_image_set, neighbours_within
+from datasets.places import ImageSet, load_image_set
 from datasets.transforms import read_image
-from datasets.triplets import LoadFailure, StepPlan, TrainingBatches, draw_negatives, mine_triplets
+from datasets.triplets import LoadFailure, StepPlan, TrainingBatches
 from tests.tiny import write_idda
-
-
-def street(count: int, spacing: float, seed: int) -> ImageSet:
-    positions = np.stack([np.arange(count) * spacing, np.zeros(count)], 1)
-    return ImageSet("street", tuple(map(str, range(count))), positions, np.array(["front"] * count))
-
-
-def brute_force(q, g, positives, excluded, candidates, n):
-    """The positive and the negatives of one query, by loops."""
-    distance = [float(np.linalg.norm(g[i].astype(np.float64) - q)) for i in range(len(g))]
-    positive = min(positives, key=lambda i: distance[i])
-    assert not set(candidates) & set(excluded)
-    return positive, sorted(candidates, key=lambda i: distance[i])[:n]
-
-
-@pytest.mark.parametrize("neg_samples", [5, 40, 10_000])
-@pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_mining_equals_the_search_query_by_query(neg_samples, offset):
-    gallery, queries = street(120, 4.0, 0), street(60, 8.0, 1)
-    rng = np.random.default_rng(0)
-    g = (rng.normal(size=(120, 32)) + offset).astype(np.float32)
-    q = (rng.normal(size=(60, 32)) + offset).astype(np.float32)
-    positives, excluded = neighbours_within(gallery, queries, 9), neighbours_within(gallery, queries, 25)
-    hardest = np.full((60, 3), -1, np.int64)
-    for refresh in range(3):
-        drawn = np.random.default_rng(refresh).choice(60, 50, replace=False)
-        before = hardest.copy()
-        triplets = mine_triplets(
-            drawn, q[drawn], g, positives, excluded, hardest, np.random.default_rng(7), neg_samples, block=16
-        )
-        again = np.random.default_rng(7)
-        for t, query in enumerate(drawn):
-            remembered = before[query][before[query] >= 0]
-            candidates = draw_negatives(again, 120, excluded[query], neg_samples, remembered)
-            assert set(remembered) <= set(candidates)
-            positive, negatives = brute_force(q[query], g, positives[query], excluded[query], candidates.tolist(), 3)
-            assert triplets.positives[t] == positive
-            assert triplets.negatives[t].tolist() == negatives == hardest[query].tolist()
-        untouched = np.setdiff1d(np.arange(60), drawn)
-        assert np.array_equal(hardest[untouched], before[untouched])
-
-
-def test_negatives_are_drawn_without_replacement_outside_the_excluded():
-    excluded = np.arange(30, 60)
-    counts = np.zeros(100)
-    for seed in range(2000):
-        drawn = draw_negatives(np.random.default_rng(seed), 100, excluded, 10, np.array([], np.int64))
-        assert len(set(drawn)) == 10 and not set(drawn) & set(excluded)
-        counts[drawn] += 1
-    allowed = np.delete(counts, excluded)
-    assert abs(allowed / 2000 - 10 / 70).max() < 0.04  # uniform: five standard deviations
-
-
-def test_fewer_negatives_than_wanted_are_all_taken():
-    drawn = draw_negatives(np.random.default_rng(0), 20, np.arange(15), 1000, np.array([], np.int64))
-    assert sorted(drawn) == [15, 16, 17, 18, 19]
 
 
 @pytest.fixture(scope="module")

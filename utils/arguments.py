@@ -5,12 +5,12 @@ from pathlib import Path
 
 from datasets.naming import CLASS_NAMES, KINDS, Kind, detect_kind, label_path, list_images
 from datasets.places import ImageSet
-from datasets.transforms import CROP, common_size
+from datasets.transforms import CROP, common_size, why_no_decoder
 from models.encoder import MIN_SIDE
 from utils.compute import Compute
 from utils.descriptor_store import default_folder
 from utils.embedding import EmbeddingOptions
-from utils.evaluation import EvaluationSet, file_name
+from utils.evaluation import TOP_K, EvaluationSet, file_name
 from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.index_settings import FLAT, RetrievalSettings
 from utils.logs import LOGGER
@@ -27,20 +27,24 @@ def output_folder(args: argparse.Namespace) -> Path:
         return new_run_folder(args.exp_name)
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
+        (args.output_dir / "log.txt").open("a").close()
     except OSError as error:
-        raise OSError(f"--output_dir {args.output_dir}: cannot make it ({error.strerror})") from error
+        raise OSError(
+            f"--output_dir {args.output_dir}: cannot make it, or write there ({error.strerror}); name another folder"
+        ) from error
     return args.output_dir
 
 
 def use_town_if_no_data(args: argparse.Namespace) -> None:
-    """Point every data set flag at the town, made on first use, unless one was given."""
+    """Point every data set flag at the town unless one was given: made on first use, or as the user has drawn it."""
     flags = ("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets")
     if any(getattr(args, flag, None) for flag in flags):
         return
-    from datasets.town import make_town
+    from datasets.town import DONE, make_town
 
     LOGGER.info("no data set flag given: using the town that ships with the project, %s", TOWN)
-    make_town(TOWN)
+    if not (TOWN / DONE).is_file():
+        make_town(TOWN)
     args.dataset_root_val, args.dataset_root_test = TOWN / "idda", TOWN / "robotcar"
     if hasattr(args, "dataset_root"):
         args.dataset_root, args.DA_datasets = TOWN / "idda", str(TOWN / "robotcar_all")
@@ -132,7 +136,7 @@ def evaluation_sets(
     else:
         LOGGER.info("no --dataset_root_val: validation is skipped")
     if args.dataset_root_test:
-        sets += _test_sets(args, screening, thresholds, {s.name for s in sets})
+        sets += _test_sets(args, screening, thresholds, {"val"})  # a test set never takes the validation's name
     else:
         LOGGER.info("no --dataset_root_test: test sets are skipped")
     return sets
@@ -149,6 +153,8 @@ def _evaluation_set(
 ) -> EvaluationSet:
     scale = scale or kind.eval_scale
     gallery, queries = (screening.usable(images, smallest_side(scale)) for images in (gallery, queries))
+    if len(gallery) < TOP_K:
+        LOGGER.info("%s: %d gallery images instead of %d: recalls count what there is", name, len(gallery), TOP_K)
     return EvaluationSet(name, gallery, queries, kind, thresholds, scale)
 
 
@@ -176,7 +182,18 @@ def _test_sets(
 
 
 def embedding_options(args: argparse.Namespace, compute: Compute) -> EmbeddingOptions:
-    return EmbeddingOptions(args.cache_batch_size, args.num_workers, compute)
+    """How images are embedded; ValueError where `--decode gpu` cannot be had."""
+    if args.decode == "gpu":
+        if compute.device.type != "cuda":
+            raise ValueError(
+                f"--decode gpu: needs a CUDA device, but this run is on {compute.device}; use --decode cpu"
+            )
+        reason = why_no_decoder(compute.device)
+        if reason:
+            raise ValueError(
+                f"--decode gpu: torchvision cannot decode on {compute.device} ({reason}); use --decode cpu"
+            )
+    return EmbeddingOptions(args.cache_batch_size, args.num_workers, compute, args.decode)
 
 
 def retrieval_settings(args: argparse.Namespace) -> RetrievalSettings:
@@ -198,7 +215,8 @@ def fit_settings(args: argparse.Namespace) -> FitSettings:
     """Settings of a run; ValueError names flags that do not go together."""
     if args.queries_per_epoch % args.cache_refresh_rate:
         raise ValueError(
-            f"--queries_per_epoch {args.queries_per_epoch} is not a multiple of --cache_refresh_rate {args.cache_refresh_rate}"
+            f"--queries_per_epoch {args.queries_per_epoch} is not a multiple of --cache_refresh_rate {args.cache_refresh_rate}; "
+            f"give {-(-args.queries_per_epoch // args.cache_refresh_rate) * args.cache_refresh_rate}"
         )
     return FitSettings(
         seed=args.seed,
@@ -207,6 +225,9 @@ def fit_settings(args: argparse.Namespace) -> FitSettings:
         queries_per_epoch=args.queries_per_epoch,
         n_neg=args.n_neg,
         neg_samples=args.neg_samples,
+        mining=args.mining,
+        cache_negatives=args.cache_negatives,
+        descriptor_dtype=args.descriptor_dtype,
         n_epochs=args.n_epochs,
         patience=args.patience,
         target_size=tuple(args.target_size),

@@ -1,7 +1,9 @@
 """Checkpoints on disk: ours, and those of the reference implementation, told apart by content."""
 
 import os
+import re
 import shutil
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from torch import Tensor
 from models.segvpr import SegVPR, build_model
 
 FORMAT = "segvpr-1"
+REMEDY = "give a .pth file that main.py wrote, or a released one"
 
 # Released prefix -> ours. The first match counts, so a longer prefix stands before a shorter one.
 PREFIXES = (
@@ -89,7 +92,8 @@ class Checkpoint:
         if odd:
             raise ValueError(
                 f"{self.path}: does not fit {model.config['arch']} with {model.config['semnet']} and "
-                f"{model.config['num_classes']} classes (entry {odd[0]!r}); it holds {describe_config(self.config)}"
+                f"{model.config['num_classes']} classes (entry {odd[0]!r}); it holds {describe_config(self.config)}: "
+                "give --arch, --semnet and --num_classes of the checkpoint, or another checkpoint"
             )
         model.load_state_dict(self.state_dict)
 
@@ -182,22 +186,35 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     FileNotFoundError, ValueError : no such file, or not a SegVPR checkpoint; the message names the file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: a folder, not a checkpoint; name a file in it, such as best.pth")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint file")
+        raise FileNotFoundError(f"{path}: no such checkpoint file; correct the path")
     try:
         check_sums(path)
-        with torch.serialization.safe_globals(_allowed_globals()):
+        with torch.serialization.safe_globals(_allowed_globals()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on odd files torch has much to say; one line is enough
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path}: not a checkpoint that can be read safely ({type(error).__name__}: {reason})"
+            f"{path}: not a checkpoint that can be read safely ({_why_unreadable(error)}); {REMEDY}"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a SegVPR checkpoint (it holds a {type(content).__name__})")
+        raise ValueError(f"{path}: not a SegVPR checkpoint (it holds a {type(content).__name__}); {REMEDY}")
     if "format" in content:
         return _read_ours(path, content)
     return _read_released(path, content)
+
+
+def _why_unreadable(error: Exception) -> str:
+    """The part of torch's message that concerns a user; not its advice, which is to run whatever a file says."""
+    text = " ".join(str(error).split())
+    called = re.search(r"(?i)unsupported global:?\s+(?:global\s+)?([\w.]+)", text)
+    if called:
+        return f"it would run code: {called[1]}"
+    return (
+        "not a file of torch.save" if not text or "weights_only" in text or isinstance(error, KeyError) else text[:200]
+    )
 
 
 def check_sums(path: Path) -> None:
@@ -215,7 +232,7 @@ def _read_ours(path: Path, content: dict) -> Checkpoint:
     config, state, training = (content.get(key) for key in ("config", "model", "training"))
     if not (_is_config(config) and _is_state_dict(state) and _is_training(training)):
         raise ValueError(
-            f"{path}: not a SegVPR checkpoint (its configuration, weights or run state are not as they should be)"
+            f"{path}: not a SegVPR checkpoint (its configuration, weights or run state are not as they should be); {REMEDY}"
         )
     return Checkpoint(path, False, dict(config), state, training)
 
@@ -246,12 +263,12 @@ def _is_training(training: Any) -> bool:
 def _read_released(path: Path, content: dict) -> Checkpoint:
     state = content.get("state_dict", content)
     if not state or not _is_state_dict(state):
-        raise ValueError(f"{path}: not a SegVPR checkpoint (no state_dict in it)")
+        raise ValueError(f"{path}: not a SegVPR checkpoint (no state_dict in it); {REMEDY}")
     try:
         state = from_released(state)
         return Checkpoint(path, True, infer_config(state), state)
     except (ValueError, KeyError, IndexError) as error:
-        raise ValueError(f"{path}: not a SegVPR checkpoint ({error})") from error
+        raise ValueError(f"{path}: not a SegVPR checkpoint ({error}); {REMEDY}") from error
 
 
 def infer_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:

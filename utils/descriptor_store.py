@@ -5,10 +5,12 @@ import io
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,15 @@ import torch
 
 from datasets.transforms import image_size, scaled_size
 from models.segvpr import SegVPR
+from utils.distributed import from_first, is_first, world_size
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.logs import LOGGER
 
-FORMAT = "descriptors-1"
+FORMAT = "descriptors-2"
 """Part of every key: raise the number where the way from an image to its descriptor changes."""
-SHARD = 512
-"""Images between two moments at which an interrupted run can go on."""
+SHARD, SHARD_SECONDS = 512, 60.0
+"""Images per process between two moments at which an interrupted run can go on, doubled while they take less than half of
+these seconds: to start reading takes a moment of its own."""
 PIXELS_PER_BATCH = 32_000_000
 """Bound on an embedding batch, so that photos of many megapixels fit in memory."""
 BESIDE_CHECKPOINT, ELSEWHERE = "descriptors_store", Path("data/descriptors")
@@ -62,7 +66,11 @@ def store_key(
     dtype: str = "float32",
 ) -> str:
     """Name of a store: a digest of all that the descriptors follow from, images by path, size and time of change."""
-    digest = hashlib.sha256(json.dumps(_about(checkpoint_digest, images, config, scale, options, dtype)).encode())
+    return _digest_with_files(_about(checkpoint_digest, images, config, scale, options, dtype), images)
+
+
+def _digest_with_files(about: dict, images: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
     for path in images:
         status = os.stat(path)
         digest.update(os.fsencode(os.path.abspath(path)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
@@ -89,7 +97,8 @@ def stored_descriptors(
 
     Returns
     -------
-    (N, D) of that type, memory-mapped and read-only, in the order of `images`.
+    (N, D) of that type, memory-mapped and read-only, in the order of `images`. Where several processes share the run, all call
+    this with the same arguments and embed, the first writes and returns all rows, the others return none.
 
     Raises
     ------
@@ -97,27 +106,38 @@ def stored_descriptors(
     """
     if not images:
         raise ValueError("no images to embed")
-    store = Path(folder) / store_key(checkpoint_digest, images, model.config, scale, options, dtype)
+    about = _about(checkpoint_digest, images, model.config, scale, options, dtype)
     shape = len(images), model.descriptor_dim
-    kept = _open(store / DESCRIPTORS, shape, dtype)
-    if kept is not None:
+
+    def kept() -> np.ndarray | None:
+        return _open(store / DESCRIPTORS, shape, dtype)
+
+    def usable() -> bool:
+        return from_first(lambda: kept() is not None)
+
+    store = from_first(lambda: Path(folder) / _digest_with_files(about, images))
+    if usable():
         LOGGER.info("descriptors of %d images are taken from %s", len(images), store)
-        return kept
+    else:
+        from_first(lambda: _make_folder(store, about))
+        with locked(store) if is_first() else nullcontext():
+            if not usable():  # another run may have made it meanwhile
+                _embed_into(store, model, images, scale, options, np.dtype(dtype), description)
+        LOGGER.info("descriptors of %d images are kept in %s", len(images), store)
+    if not is_first():
+        return np.empty((0, shape[1]), dtype)
+    descriptors = kept()
+    if descriptors is None:
+        raise OSError(f"{store / DESCRIPTORS}: was written, but cannot be read back; look at the disk")
+    return descriptors
+
+
+def _make_folder(store: Path, about: dict) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
-        about = _about(checkpoint_digest, images, model.config, scale, options, dtype)
         (store / ABOUT).write_text(json.dumps(about) + "\n")
     except OSError as error:
-        raise OSError(f"{store}: cannot keep descriptors here ({error.strerror})") from error
-    with locked(store):
-        kept = _open(store / DESCRIPTORS, shape, dtype)  # another process may have made it meanwhile
-        if kept is None:
-            _embed_into(store, model, images, scale, options, np.dtype(dtype), description)
-            kept = _open(store / DESCRIPTORS, shape, dtype)
-    if kept is None:
-        raise OSError(f"{store / DESCRIPTORS}: was written, but cannot be read back")
-    LOGGER.info("descriptors of %d images are kept in %s (%.1f MB)", len(images), store, kept.nbytes / 1e6)
-    return kept
+        raise OSError(f"{store}: cannot keep descriptors here ({error.strerror}); give --store DIR") from error
 
 
 def folder_of(descriptors: np.ndarray) -> Path | None:
@@ -144,6 +164,7 @@ def _about(
         "scale": scale,
         "precision": str(options.compute.dtype or torch.float32),
         "dtype": dtype,
+        "decode": options.decode,
         "images": len(images),
         "first": images[0],
     }
@@ -176,23 +197,35 @@ def _embed_into(
     """Embed what is missing, shard by shard, and give the file its name once it is whole."""
     header = _header(len(images), model.descriptor_dim, dtype)
     row_bytes = dtype.itemsize * model.descriptor_dim
-    partial = store / PARTIAL
-    done = _finished_rows(store, header, row_bytes, len(images))
+    unfinished = store / PARTIAL
+    done = from_first(lambda: _finished_rows(store, header, row_bytes, len(images)))
     if done:
         LOGGER.info("%s: going on after %d of %d images", store, done, len(images))
-    with open(partial, "r+b" if done else "wb") as file:
-        if not done:
-            _append(file, partial, header)
-        file.truncate(len(header) + done * row_bytes)
-        file.seek(0, os.SEEK_END)
-        for start in range(done, len(images), SHARD):
-            shard = images[start : start + SHARD]
-            label = f"{description} from {start + 1} of {len(images)}"
-            descriptors = embed_images(model, shard, scale, bounded_batches(options, shard, scale), label)
-            _append(file, partial, descriptors.astype(dtype.newbyteorder("<")).tobytes())
-            _note_rows(store, start + len(shard))
-    os.replace(partial, store / DESCRIPTORS)
-    (store / FINISHED_ROWS).unlink(missing_ok=True)
+    if is_first():
+        with open(unfinished, "r+b" if done else "wb") as file:
+            if not done:
+                _append(file, unfinished, header)
+            file.truncate(len(header) + done * row_bytes)
+    size = SHARD * world_size()
+    while done < len(images):
+        began = time.monotonic()
+        shard = images[done : done + size]
+        label = f"{description} from {done + 1} of {len(images)}"
+        fitting = from_first(partial(bounded_batches, options, shard, scale))
+        descriptors = embed_images(model, shard, scale, fitting, label, dtype.name)
+        done += len(shard)
+        if is_first():
+            with open(unfinished, "ab") as file:
+                _append(file, unfinished, descriptors.astype(dtype.newbyteorder("<"), copy=False).tobytes())
+            _note_rows(store, done)
+        size *= 2 if from_first(partial(_seconds_since, began)) < SHARD_SECONDS / 2 else 1
+    if is_first():
+        os.replace(unfinished, store / DESCRIPTORS)
+        (store / FINISHED_ROWS).unlink(missing_ok=True)
+
+
+def _seconds_since(moment: float) -> float:
+    return time.monotonic() - moment
 
 
 def _header(rows: int, columns: int, dtype: np.dtype) -> bytes:

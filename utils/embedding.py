@@ -8,44 +8,83 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from datasets.loading import ImageBatches, SizedBatch
+from datasets.loading import EncodedImages, ImageBatches, SizedBatch, full_batches
 from datasets.notes import WorkerNotes
 from datasets.triplets import LoadFailure
 from models.segvpr import SegVPR
-from utils.compute import Compute
+from utils.compute import CPU, Compute
+from utils.distributed import gather_rows, is_first, share
 from utils.failures import RunFailed, dead_worker, died_on
 from utils.interrupts import ignore_in_worker
 from utils.logs import progress_bar
 
+DECODERS = ("cpu", "gpu")
+
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """How images are read and embedded: images per batch, reading processes, machine."""
+    """How images are read and embedded: images per batch, reading processes, machine.
+
+    Attributes
+    ----------
+    decode : `cpu`, or `gpu` to decode JPEGs for embedding on the device.
+    """
 
     batch_size: int = 24
     num_workers: int = 3
     compute: Compute = field(default_factory=Compute)
+    decode: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.decode not in DECODERS:
+            raise ValueError(f"decode: {self.decode!r} is not one of {', '.join(DECODERS)}")
 
 
 DEFAULTS = EmbeddingOptions()
+WAITING_BATCHES = 4
+"""Batches' worth of images of odd sizes that may wait for others of their size."""
+LEAST_IMAGES = 8
+"""Images for which it is worth while to start a process."""
 
 
-def iterate_batches(dataset: ImageBatches, batch_size: int, num_workers: int, description: str) -> Iterator[SizedBatch]:
-    """Batches of equal-sized images in the order of the list, under a progress bar; ValueError names an unreadable file."""
-    chunks = [list(range(i, min(i + batch_size, len(dataset.paths)))) for i in range(0, len(dataset.paths), batch_size)]
+def iterate_batches(
+    dataset: ImageBatches, batch_size: int, num_workers: int, description: str, device: torch.device = CPU
+) -> Iterator[SizedBatch]:
+    """Batches of equal-sized images under a progress bar, full ones as far as sizes allow; ValueError names an unusable file.
+
+    Which images share a batch does not depend on `num_workers`.
+
+    Parameters
+    ----------
+    device : where the batches will go. For a CUDA device they are in pinned memory, so that copying them does not wait;
+        encoded images are decoded on it.
+    """
+    chunks = _chunks(len(dataset.paths), batch_size, num_workers)
     loader = DataLoader(
         dataset,
         batch_size=None,
         sampler=chunks,
         num_workers=min(num_workers, len(chunks)),
+        pin_memory=device.type == "cuda" and not dataset.encoded,
         worker_init_fn=ignore_in_worker,
     )
-    batches = iter(loader)
+    pieces = _pieces(dataset, iter(loader), len(chunks), device)
     with progress_bar(total=len(dataset.paths), desc=description, unit="image") as bar:
-        for _ in chunks:
-            for batch in next_batch(batches):
-                yield batch
-                bar.update(len(batch.indexes))
+        for batch in full_batches(pieces, batch_size, WAITING_BATCHES * batch_size):
+            yield batch
+            bar.update(len(batch.indexes))
+
+
+def _chunks(images: int, batch_size: int, num_workers: int) -> list[list[int]]:
+    """What a worker reads at a time: a batch, so that it is handed on as it is; less where that would leave workers idle."""
+    size = min(batch_size, max(LEAST_IMAGES, -(-images // max(1, num_workers))))
+    return [list(range(i, min(i + size, images))) for i in range(0, images, size)]
+
+
+def _pieces(dataset: ImageBatches, chunks: Iterator, count: int, device: torch.device) -> Iterator[list[SizedBatch]]:
+    for _ in range(count):
+        chunk = next_batch(chunks)
+        yield dataset.decode(chunk, device) if isinstance(chunk, EncodedImages) else chunk
 
 
 def next_batch(batches: Iterator):
@@ -80,34 +119,60 @@ def embed_images(
     scale: float = 1.0,
     options: EmbeddingOptions = DEFAULTS,
     description: str = "embed",
+    descriptor_dtype: str = "float32",
 ) -> np.ndarray:
-    """Descriptors of image files, float32 (N, D), in the order of `paths`; the model is used in eval mode.
+    """Descriptors of image files, (N, D) in `descriptor_dtype`, in the order of `paths`; the model is used in eval mode.
+
+    Where several processes share the run, all call this with the same arguments, each embeds its share, and the first
+    returns all rows, the others none. Batches of images of one size are those of a single process, and so are the descriptors.
 
     Raises
     ------
     ValueError : an image cannot be read, is too small, or its descriptor is all zero or not finite; the file is named.
     """
+    own = share(len(paths), options.batch_size)
+    rows = _embed_share(model, paths[own.start : own.stop], scale, options, description, descriptor_dtype)
+    descriptors = gather_rows(rows, len(paths), options.batch_size)
+    if is_first():
+        check_descriptors(descriptors, paths)
+    return descriptors
+
+
+def _embed_share(
+    model: SegVPR, paths: Sequence[str], scale: float, options: EmbeddingOptions, description: str, dtype: str
+) -> np.ndarray:
+    """The descriptors of this process's images."""
     was_training = model.training
     model.eval()
-    compute = options.compute
-    descriptors = np.empty((len(paths), model.descriptor_dim), np.float32)
-    dataset = ImageBatches(paths, scale)
+    compute, embedder = options.compute, options.compute.embedder(model)
+    descriptors = np.empty((len(paths), model.descriptor_dim), dtype)
+    dataset = ImageBatches(paths, scale, encoded=options.decode == "gpu")
     with worker_deaths_named(dataset.notes):
-        for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description):
+        before: tuple[list[int], torch.Tensor] | None = None
+        for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description, compute.device):
             try:
                 with compute.autocast():
-                    descriptors[batch.indexes] = model.embed(compute.images(batch.images)).float().cpu().numpy()
+                    found = embedder.embed(compute.images(batch.images)).float()
             except ValueError as error:
-                raise ValueError(f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g})") from error
+                raise ValueError(
+                    f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g}; give a larger --eval_scale, or remove it)"
+                ) from error
+            if before:  # one batch late, so that the device has work while the host waits for a result
+                descriptors[before[0]] = before[1].cpu().numpy()
+            before = batch.indexes, found
+        if before:
+            descriptors[before[0]] = before[1].cpu().numpy()
     model.train(was_training)
-    check_descriptors(descriptors, paths)
     return descriptors
 
 
 def check_descriptors(descriptors: np.ndarray, paths: Sequence[str]) -> None:
     """ValueError, naming the first file, where a descriptor is all zero or not finite."""
-    norms = np.einsum("ij,ij->i", descriptors, descriptors)
+    wide = np.result_type(descriptors, np.float32)
+    norms = np.einsum("ij,ij->i", descriptors, descriptors, dtype=wide)
     odd = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
     if len(odd):
         what = "all zero" if norms[odd[0]] == 0 else "not finite"
-        raise ValueError(f"{paths[odd[0]]}: its descriptor is {what} ({len(odd)} of {len(paths)} images are so)")
+        raise ValueError(
+            f"{paths[odd[0]]}: its descriptor is {what} ({len(odd)} of {len(paths)} images are so); remove it, or try other weights"
+        )

@@ -19,16 +19,17 @@ from datasets.transforms import image_size
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.descriptor_store import folder_of, stored_descriptors, weights_digest
+from utils.distributed import alone, from_first, is_first, share
 from utils.embedding import EmbeddingOptions, embed_images, iterate_batches, worker_deaths_named
-from utils.index_settings import RetrievalSettings, check_settings
+from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
 from utils.logs import LOGGER
 from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
 from utils.retrieval import as_float32
 from utils.screening import Screening
 from utils.seeding import generator
+from utils.tables import align
 
-EXACT = RetrievalSettings()
 TOP_K = max(RECALL_AT)
 SEGMENTATION_IMAGES = 500
 COMPARED_QUERIES = 1000
@@ -94,37 +95,44 @@ def evaluate_places(
 ) -> list[SetResult]:
     """Retrieve and score every set; a gallery that serves several sets is embedded and indexed once.
 
+    Where several processes share the run, all embed, and the first alone searches; the others return nothing.
+
     Parameters
     ----------
     store : folder in which descriptors and indexes are kept; None keeps them in memory.
     """
-    for s in sets:
-        check_settings(retrieval, model.descriptor_dim, s.gallery.folder, len(s.gallery))
+    from_first(lambda: _check_retrieval(model, sets, retrieval))
     digest = None if store is None else weights_digest(model)
 
     def embed(images: ImageSet, scale: float, description: str) -> np.ndarray:
         if store is not None:
             return stored_descriptors(model, digest, images.paths, scale, options, store, retrieval.dtype, description)
-        size = 4 * len(images) * model.descriptor_dim
+        size = np.dtype(retrieval.dtype).itemsize * len(images) * model.descriptor_dim
         if size > MANY_BYTES:
             LOGGER.info(
                 "%s: descriptors take %.1f GB of memory; --store DIR keeps them on disk", description, size / 1e9
             )
-        return embed_images(model, images.paths, scale, options, description).astype(retrieval.dtype, copy=False)
+        return embed_images(model, images.paths, scale, options, description, retrieval.dtype)
+
+    def open_gallery(descriptors: np.ndarray) -> SearchableGallery | None:
+        with alone():
+            return SearchableGallery(descriptors, retrieval, folder_of(descriptors)) if is_first() else None
 
     uses = Counter(_gallery_key(s) for s in sets)
-    galleries: dict[tuple, SearchableGallery] = {}
+    galleries: dict[tuple, SearchableGallery | None] = {}
     results = []
     for s in sets:
         key = _gallery_key(s)
         if key not in galleries:
-            descriptors = embed(s.gallery, s.scale, f"{s.name} gallery")
-            galleries[key] = SearchableGallery(descriptors, retrieval, folder_of(descriptors))
-        gallery = galleries[key]
+            galleries[key] = open_gallery(embed(s.gallery, s.scale, f"{s.name} gallery"))
         queries = embed(s.queries, s.scale, f"{s.name} queries")
-        start = time.perf_counter()
-        retrieved, descriptor_distance = gallery.search(queries, TOP_K)
-        seconds = time.perf_counter() - start
+        gallery = galleries[key]
+        if gallery is None:
+            continue
+        with alone():
+            start = time.perf_counter()
+            retrieved, descriptor_distance = gallery.search(queries, TOP_K)
+            seconds = time.perf_counter() - start
         correct, recalls = {}, {}
         for threshold in s.thresholds_m:
             correct[threshold], distance_m = correct_matches(
@@ -132,12 +140,18 @@ def evaluate_places(
             )
             recalls[threshold] = recall_at(correct[threshold])
         kept = (gallery.descriptors, queries) if keep_descriptors else (None, None)
-        index = {} if retrieval.plain else _index_entries(s, gallery, queries, correct, len(queries) / seconds)
+        with alone():
+            index = {} if retrieval.plain else _index_entries(s, gallery, queries, correct, len(queries) / seconds)
         results.append(SetResult(s, retrieved, descriptor_distance, distance_m, correct, recalls, *kept, index))
         uses[key] -= 1
         if not uses[key]:
             del galleries[key]
     return results
+
+
+def _check_retrieval(model: SegVPR, sets: Sequence[EvaluationSet], retrieval: RetrievalSettings) -> None:
+    for s in sets:
+        check_settings(retrieval, model.descriptor_dim, s.gallery.folder, len(s.gallery))
 
 
 def _gallery_key(s: EvaluationSet) -> tuple:
@@ -203,27 +217,30 @@ def score(
 ) -> tuple[float | None, dict[str, float]]:
     """Validation recall@1 (None without a validation set), which decides, and all figures of one epoch in percent."""
     results = evaluate_places(model, sets, options)
-    figures = {f"{r.set.name}_recall@{n}": 100 * value for r in results for n, value in r.recall.items()}
+    results = from_first(lambda: [(r.set.name, r.recall) for r in results])
+    figures = {f"{name}_recall@{n}": 100 * value for name, recall in results for n, value in recall.items()}
     if labelled:
         figures["miou"] = 100 * evaluate_segmentation(model, labelled, options).mean_iou()
-    validation = [r.recall[1] for r in results if r.set.name == "val"]
+    validation = [recall[1] for name, recall in results if name == "val"]
     return (validation[0] if validation else None), figures
 
 
 @torch.inference_mode()
 def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: EmbeddingOptions) -> ConfusionMatrix:
-    """Confusion matrix of unweighted predictions on labelled images at full size."""
+    """Confusion matrix of unweighted predictions on labelled images at full size; several processes share the images."""
     was_training = model.training
     model.eval()
     width, height = image_size(paths[0])
     batch_size = max(1, min(options.batch_size, PIXELS_PER_BATCH // (width * height)))
     confusion = ConfusionMatrix(model.config["num_classes"])
-    dataset = ImageBatches(paths, with_labels=True)
+    own = share(len(paths), batch_size)
+    dataset = ImageBatches(paths[own.start : own.stop], with_labels=True)
     with worker_deaths_named(dataset.notes):
-        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation"):
+        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
             with options.compute.autocast():
                 predictions = model.segment(options.compute.images(batch.images)).argmax(dim=1)
             confusion.update(predictions, batch.labels.to(predictions.device))
+    confusion.sum_over_processes()
     model.train(was_training)
     return confusion
 
@@ -246,10 +263,12 @@ def evaluate_and_write(
     save_descriptors: bool = False,
     retrieval: RetrievalSettings = EXACT,
     store: Path | None = None,
-) -> Evaluation:
-    """Evaluate, print the table and write all result files into `folder`."""
+) -> Evaluation | None:
+    """Evaluate, print the table and write all result files into `folder`; of several processes, the first writes and returns."""
     results = evaluate_places(model, sets, options, save_descriptors, retrieval, store)
     confusion = evaluate_segmentation(model, labelled, options) if labelled else None
+    if not is_first():
+        return None
     content = results_dict(str(checkpoint), model.config, results, confusion)
     write_results(folder, content, results)
     if confusion is not None:
@@ -365,13 +384,6 @@ def _index_table(sets: list[dict]) -> list[str]:
         probed = "-" if index["nprobe"] is None else str(index["nprobe"])
         rows.append([s["name"], f"{s['threshold_m']:g} m", probed, str(index["compared_queries"]), *recalls, *cost])
     return ["; ".join(about), *align([header, *rows])]
-
-
-def align(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as text lines: the first column flush left, the others flush right, a rule below the first row."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in rows]
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def log_segmentation(confusion: ConfusionMatrix) -> None:

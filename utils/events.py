@@ -34,11 +34,14 @@ class EventWriter:
 
     Parameters
     ----------
+    folder : None where another process writes.
     first_step : step at which the run starts or goes on; what an interrupted run wrote of later ones is hidden.
     """
 
-    def __init__(self, folder: Path, first_step: int = 0) -> None:
+    def __init__(self, folder: Path | None, first_step: int = 0) -> None:
         self._writer = None
+        if folder is None:
+            return
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

@@ -7,6 +7,10 @@ class RunFailed(RuntimeError):
     """The run cannot go on, and says why in one line; the command ends with status 1."""
 
 
+class PeerFailed(RunFailed):
+    """Another process of the run is gone, and this one cannot go on without it."""
+
+
 def dead_worker(error: RuntimeError) -> int | None:
     """Process id of the loader worker whose death torch reports by this error, None for another error."""
     found = re.search(r"DataLoader worker \(pid(?:\(s\))? (\d+)", str(error))

@@ -4,13 +4,14 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.cluster import DBSCAN
@@ -45,7 +46,7 @@ LIGHT = Theme(
     "#1d2126",
     "#59616b",
     "#e3e6ea",
-    "#c3c8ce",
+    "#9aa3ad",
     "#009e73",
     "#cc3311",
     ("#0072b2", "#d55e00", "#009e73", "#b0508a", "#b67d00", "#3a9bdc", "#1d2126", "#7a5c3e"),
@@ -55,7 +56,7 @@ DARK = Theme(
     "#e9ebee",
     "#a5adb8",
     "#323942",
-    "#5b646f",
+    "#77828f",
     "#1fc795",
     "#ff7557",
     ("#56b4e9", "#ff8a3c", "#1fc795", "#e79ac6", "#f0c05a", "#a9b8ff", "#e9ebee", "#c9a27e"),
@@ -91,7 +92,9 @@ def save_plot(draw: Draw, path: Path) -> Plot:
 
 def _small_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.quantize(96, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    # maximum coverage keeps thin lines' colours; the median cut gives those of few pixels to their neighbours
+    palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
@@ -208,7 +211,7 @@ def query_map(result: SetResult, theme: Theme) -> Figure:
         handles = [
             axes.scatter(*positions[hit].T, s=size, color=theme.found, linewidths=0, zorder=3),
             axes.scatter(*positions[missed].T, s=size, color=theme.missed, marker="x", linewidths=1.5, zorder=4),
-            axes.scatter(*positions[of_gallery].T, s=7, color=theme.gallery, linewidths=0),
+            axes.scatter(*positions[of_gallery].T, s=size / 2, color=theme.gallery, linewidths=0),
         ]
         low = positions[mine].min(0) / 2 + positions[mine].max(0) / 2 - span / 2
         axes.set_xlim(low[0], low[0] + span[0])
@@ -327,6 +330,14 @@ def class_iou_bars(confusion: ConfusionMatrix, theme: Theme) -> Figure:
     return figure
 
 
+def _contrast(a: tuple[float, float, float], b: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+    rgb = np.array([to_rgb(a), to_rgb(b)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    dark, light = sorted(linear @ (0.2126, 0.7152, 0.0722))
+    return float((light + 0.05) / (dark + 0.05))
+
+
 def confusion_heatmap(confusion: ConfusionMatrix, theme: Theme) -> Figure:
     """Confusion matrix, rows (labels) normalised to 100; classes that neither side shows are left out."""
     matrix = confusion.matrix.astype(np.float64)
@@ -339,7 +350,7 @@ def confusion_heatmap(confusion: ConfusionMatrix, theme: Theme) -> Figure:
     colours = LinearSegmentedColormap.from_list("share", [theme.paper, theme.series[0]])
     axes.pcolormesh(percent, cmap=colours, vmin=0, vmax=100, edgecolors=theme.grid, linewidth=0.4)
     for r, c in zip(*np.nonzero(percent >= 0.5)):
-        ink = theme.paper if percent[r, c] > 55 else theme.ink
+        ink = max(theme.paper, theme.ink, key=partial(_contrast, to_rgb(colours(percent[r, c] / 100))))
         axes.text(c + 0.5, r + 0.5, f"{percent[r, c]:.0f}", ha="center", va="center", fontsize=7, color=ink)
     _dress(axes, theme, "Confusion, % of each label's pixels", "predicted", "label", grid="")
     axes.invert_yaxis()
@@ -390,7 +401,8 @@ def _small_multiples(history: Sequence[dict], keys: list[str], theme: Theme) -> 
     figure = _figure(theme, 0.4 + 1.6 * rows)
     for i, key in enumerate(keys):
         axes = figure.add_subplot(rows, 2, i + 1)
-        axes.plot(epochs, _column(history, key), **_series(theme, i), linewidth=1.8, markersize=4, zorder=3)
+        style = {**_series(theme, i), "linewidth": 1.8, "markersize": 4, "zorder": 3, "clip_on": False}
+        axes.plot(epochs, _column(history, key), **style)
         _dress(axes, theme, _words(key, "loss_"), "epoch" if i >= len(keys) - 2 else "")
         axes.set_ylim(bottom=0)
         _epoch_axis(axes, epochs)
@@ -406,7 +418,7 @@ def _recall_history(history: Sequence[dict], sets: list[str], theme: Theme) -> F
     for i, name in enumerate(sets):
         style = _series(theme, i)
         handles += axes.plot(
-            epochs, _column(history, f"{name}_recall@1"), **style, linewidth=1.8, markersize=5, zorder=3
+            epochs, _column(history, f"{name}_recall@1"), **style, linewidth=1.8, markersize=5, zorder=3, clip_on=False
         )
         faint = {**style, "marker": "", "linestyle": (0, (1, 1.6))}
         axes.plot(epochs, _column(history, f"{name}_recall@5"), **faint, linewidth=1.2, alpha=0.75)
@@ -427,7 +439,8 @@ def _lines(
         axes.set_yscale("log")
     handles = []
     for i, key in enumerate(named.values()):
-        handles += axes.plot(epochs, _column(history, key), **_series(theme, i), linewidth=1.8, markersize=5, zorder=3)
+        style = {**_series(theme, i), "linewidth": 1.8, "markersize": 5, "zorder": 3, "clip_on": False}
+        handles += axes.plot(epochs, _column(history, key), **style)
     _dress(axes, theme, title, "epoch", y)
     if not log:
         axes.set_ylim(bottom=0)

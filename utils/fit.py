@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from datasets.mining import mine_triplets, plan_mining, random_triplets
 from datasets.naming import Kind, fingerprint
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets, mine_triplets
+from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets
 from models.segvpr import SegVPR
 from utils.checkpoints import save_checkpoint
+from utils.distributed import from_first, is_first, own_part, rank, world_size
 from utils.embedding import EmbeddingOptions, embed_images, next_batch, worker_deaths_named
 from utils.events import EventWriter, attention_pictures
 from utils.failures import RunFailed
@@ -22,7 +24,7 @@ from utils.history import write_history
 from utils.interrupts import Interrupts, StopRequested, forget_children, ignore_in_worker
 from utils.logs import LOGGER, progress_bar
 from utils.runs import BEST, LAST, PREVIOUS
-from utils.seeding import generator, seed_torch
+from utils.seeding import generator, seed_torch, stream_key
 from utils.training import LossSettings, Optimizers, train_step
 
 NEGATIVE_DISTANCE_M = 25.0
@@ -53,7 +55,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How long and how the training set is gone through (released defaults)."""
+    """How long and how the training set is gone through (released defaults); see `datasets.mining` for its modes."""
 
     seed: int = 0
     batch_size: int = 2
@@ -61,6 +63,9 @@ class FitSettings:
     queries_per_epoch: int = 5000
     n_neg: int = 1
     neg_samples: int = 1000
+    mining: str = "full"
+    cache_negatives: int = 5000
+    descriptor_dtype: str = "float32"
     n_epochs: int = 10
     patience: int = 5
     target_size: tuple[int, int] = (768, 432)
@@ -157,6 +162,22 @@ def prepare_training(
     )
 
 
+def check_batches_divide(settings: FitSettings, queries: int, processes: int) -> None:
+    """ValueError where a batch of a run over `queries` training queries cannot be shared equally among the processes."""
+    size, per_refresh = settings.batch_size, min(settings.cache_refresh_rate, queries)
+    if size % processes:
+        raise ValueError(
+            f"--batch_size {size} does not divide among {processes} processes: give a multiple of {processes}, or start "
+            "another number of processes"
+        )
+    if per_refresh % size % processes:
+        raise ValueError(
+            f"--cache_refresh_rate {settings.cache_refresh_rate}: the last batch of {per_refresh} queries has "
+            f"{per_refresh % size} triplets, which do not divide among {processes} processes: give a multiple of --batch_size "
+            f"{size}, of at most {queries} queries"
+        )
+
+
 class _PlanSampler:
     """Hands the loader whatever plans are due, so that its workers outlive a refresh of the cache."""
 
@@ -180,6 +201,9 @@ class Fit:
 
     Every random choice follows from (seed, epoch, refresh, index), so a run that continues from a checkpoint is the same
     run; no state of a random generator needs to be kept.
+
+    Where several processes share the run, each reads its part of every batch and all keep the same state; the first mines,
+    writes, and heeds signals.
     """
 
     def __init__(
@@ -199,13 +223,13 @@ class Fit:
         self.pictured = tuple(pictured)
         self.compute = options.compute
         self.state = RunState(np.full((len(data.queries), settings.n_neg), -1, np.int64))
-        self.interrupts = Interrupts()
-        dataset = TrainingBatches(
+        self.interrupts = Interrupts(decides=is_first(), repeated=world_size() > 1)
+        self._dataset = TrainingBatches(
             data.gallery, data.queries, data.target_paths, settings.target_size, settings.losses.sem_weight != 0
         )
-        self._sampler, self._notes = _PlanSampler(), dataset.notes
+        self._sampler, self._notes = _PlanSampler(), self._dataset.notes
         self._loader = DataLoader(
-            dataset,
+            self._dataset,
             batch_size=None,
             sampler=self._sampler,
             num_workers=options.num_workers,
@@ -232,9 +256,12 @@ class Fit:
             shown = len(self.data.queries), settings.cache_refresh_rate
             LOGGER.info("%d queries instead of %d per refresh: there are no more", *shown)
         fewest = gallery - int(self.data.not_negative.counts.max())
-        if fewest < settings.neg_samples:
-            LOGGER.info("fewer than %d negatives for some queries: %d at the least", settings.neg_samples, fewest)
-        if min(fewest, settings.neg_samples) < settings.n_neg:
+        wanted = settings.n_neg if settings.mining == "random" else settings.neg_samples
+        if fewest < wanted:
+            LOGGER.info("fewer than %d negatives for some queries: %d at the least", wanted, fewest)
+        if settings.mining == "partial" and settings.cache_negatives < wanted:
+            LOGGER.info("%d negatives instead of %d: --cache_negatives is less", settings.cache_negatives, wanted)
+        if min(fewest, wanted) < settings.n_neg:
             LOGGER.info("some queries have fewer than %d negatives: theirs are repeated", settings.n_neg)
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -245,12 +272,19 @@ class Fit:
 
     def load_state_dict(self, training: dict) -> None:
         """Continue where a checkpoint's run stood."""
-        self.state = RunState.from_state_dict(training["run"])
-        self.optimizers.load_state_dict(training["optimizers"])
+        try:
+            self.state = RunState.from_state_dict(training["run"])
+            self.optimizers.load_state_dict(training["optimizers"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"--resume: the run state in this checkpoint is not of this version ({error}); start anew"
+            ) from error
 
     def save(self, name: str = LAST) -> Path:
-        """Write a checkpoint of this moment; a signal waits until it is written."""
+        """Write a checkpoint of this moment; a signal waits until it is written. Of several processes, the first writes."""
         path = self.folder / name
+        if not is_first():
+            return path
         with self.interrupts.hold():
             save_checkpoint(path, self.model, self.state_dict(), self.folder / PREVIOUS if name == LAST else None)
             self._saved_at = time.monotonic()
@@ -261,16 +295,16 @@ class Fit:
     def run(self) -> Path:
         """Train until the last epoch or until patience runs out; returns the path of the best checkpoint.
 
-        A signal saves the run where it stands and raises `StopRequested`.
+        A signal saves the run where it stands and raises `StopRequested`, on all processes that it reached.
         """
         settings, state = self.settings, self.state
-        events = EventWriter(self.folder, state.epoch + 1)
+        events = EventWriter(self.folder if is_first() else None, state.epoch + 1)
         with self.interrupts, closing(events):
             try:
                 if not (self.folder / LAST).exists():
                     self.save()
                 if state.history:
-                    write_history(self.folder / "history.csv", state.history)
+                    self._write_history()
                 while state.epoch < settings.n_epochs and state.epochs_without_gain <= settings.patience:
                     self._train_epoch()
                     self._finish_epoch(events)
@@ -287,7 +321,10 @@ class Fit:
     def _save_and_stop(self, number: int) -> None:
         """Save the run where it stands and raise `StopRequested`; RunFailed, and no save, where a step had gone wrong."""
         state, stop = self.state, StopRequested(number)
+        self.interrupts.obeyed = True
         forget_children()
+        if not is_first():
+            raise stop
         self._read_losses()
         path = self.save()
         where = f"epoch {state.epoch + 1}, refresh {state.refresh + 1}, step {state.step}"
@@ -319,7 +356,7 @@ class Fit:
                 state.best_score = score
                 self.save(BEST)  # first: a run killed between the two repeats this epoch's evaluation
             self.save()
-            write_history(self.folder / "history.csv", state.history)
+            self._write_history()
         events.scalars(state.epoch, {**losses, **rates, **figures})
         if events.active:
             for name, picture in attention_pictures(self.model, self.pictured, self.data.scale, self.options):
@@ -329,35 +366,46 @@ class Fit:
         best = " (best so far)" if improved else ""
         LOGGER.info("epoch %d/%d%s: %s", state.epoch, self.settings.n_epochs, best, shown)
 
+    def _write_history(self) -> None:
+        if is_first():
+            write_history(self.folder / "history.csv", self.state.history)
+
     def _mine(self) -> None:
         """Draw queries and choose their positives and negatives with the network as it is now."""
         data, settings, state = self.data, self.settings, self.state
         rng = generator(settings.seed, "mining", state.epoch, state.refresh)
         drawn = rng.choice(len(data.queries), self.queries_per_refresh, replace=False)
-        paths = data.gallery.paths + tuple(data.queries.paths[i] for i in drawn)
+        key = stream_key(settings.seed, "negatives", state.epoch, state.refresh)
+        places = data.positives, data.not_negative
+        if settings.mining == "random":  # the same on every process
+            state.triplets = random_triplets(drawn, len(data.gallery), *places, settings.n_neg, key)
+            return
+        part = settings.cache_negatives if settings.mining == "partial" else None
+        plan = plan_mining(drawn, len(data.gallery), *places, state.hardest, key, part)
+        paths = [data.gallery.paths[i] for i in plan.images] + [data.queries.paths[i] for i in drawn]
         label = f"epoch {state.epoch + 1} mining {state.refresh + 1}/{settings.refreshes_per_epoch}"
-        descriptors = embed_images(self.model, paths, data.scale, self.options, label)
-        gallery, queries = np.split(descriptors, [len(data.gallery)])
+        descriptors = embed_images(self.model, paths, data.scale, self.options, label, settings.descriptor_dtype)
+        gallery, queries = np.split(descriptors, [len(plan.images)])  # empty on all processes but the first
+        choice = *places, key, settings.n_neg, settings.neg_samples, self.compute.device
         with self.interrupts.hold():
-            state.triplets = mine_triplets(
-                drawn, queries, gallery, data.positives, data.not_negative, state.hardest, rng, settings.neg_samples
-            )
+            state.triplets = from_first(lambda: mine_triplets(plan, queries, gallery, *choice))
+            state.hardest[drawn] = state.triplets.negatives
 
     def _train_on_triplets(self) -> None:
         """Train on what is left of the triplets mined last."""
         state, settings = self.state, self.settings
         plans = self._plan(state.triplets)
-        self._sampler.plans = plans[state.step :]
+        self._sampler.plans = [StepPlan(*map(own_part, plan)) for plan in plans[state.step :]]
         self.model.train()
         label = f"epoch {state.epoch + 1} training {state.refresh + 1}/{settings.refreshes_per_epoch}"
         bar = progress_bar(total=len(plans), initial=state.step, desc=label, unit="step")
         with bar, worker_deaths_named(self._notes):
             batches = iter(self._loader)
-            for plan in self._sampler.plans:
+            for plan in plans[state.step :]:
                 batch = next_batch(batches)
                 with self.interrupts.hold():
-                    losses = self._step(plan, batch)
-                    self._unread.append((state.step, batch.files, losses))
+                    losses = self._step(batch)
+                    self._unread.append((state.step, self._dataset.files(plan), losses))
                     state.step += 1
                 bar.update()
                 if len(self._unread) == READ_BACK_EVERY:
@@ -366,19 +414,21 @@ class Fit:
 
     def _read_losses(self) -> dict[str, float]:
         """Look at the losses since the last look; the newest, by name. RunFailed where one was not finite."""
-        unread, self._unread = self._unread, []
-        return check_losses(self.state, unread)
+        newest = check_losses(self.state, self._unread)
+        self._unread = []  # last: what a signal cut short, or what failed, is looked at again before a save
+        return newest
 
-    def _step(self, plan: StepPlan, batch: StepBatch) -> dict[str, torch.Tensor]:
+    def _step(self, batch: StepBatch) -> dict[str, torch.Tensor]:
         state, compute = self.state, self.compute
-        seed_torch(self.settings.seed, "step", state.epoch, state.refresh, state.step)
+        of_process = [rank()] if rank() else []  # dropout differs between processes, and is that of one on the first
+        seed_torch(self.settings.seed, "step", state.epoch, state.refresh, state.step, *of_process)
         losses = train_step(
             self.model,
             self.optimizers,
             compute.images(batch.images),
             None if batch.labels is None else batch.labels.to(compute.device, non_blocking=True),
             None if batch.target is None else compute.images(batch.target),
-            num_queries=len(plan.queries),
+            num_queries=len(batch.images) // (2 + self.settings.n_neg),
             num_negatives=self.settings.n_neg,
             settings=self.settings.losses,
             compute=compute,

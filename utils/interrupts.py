@@ -8,6 +8,8 @@ from types import FrameType, TracebackType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CHILD = getattr(signal, "SIGCHLD", None)
+ALARM = getattr(signal, "SIGALRM", None)
+RETRY_S = 0.05
 
 
 class StopRequested(BaseException):
@@ -21,34 +23,62 @@ class StopRequested(BaseException):
 class Interrupts:
     """While entered, a signal raises `StopRequested`: at once, or at the end of a `hold`. A second one leaves the process.
 
-    `requested` is the signal that came, or None.
+    Python swallows what is raised in a destructor, such as that of a loader, so there it is put off for a moment; should
+    it be swallowed elsewhere, the next `hold` raises it again.
+
+    Parameters
+    ----------
+    decides : whether a signal stops this process; where not, it is noted alone: another process decides for all.
+    repeated : whether one request may arrive as several signals, as under torchrun, which passes on what a scheduler has
+        sent to all; a second one is then ignored (torchrun itself kills what has not ended after half a minute).
+
+    Attributes
+    ----------
+    requested : the signal that came, or None.
+    obeyed : set by whoever caught `StopRequested`, so that it may `hold` once more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decides: bool = True, repeated: bool = False) -> None:
+        self.repeated = repeated
         self.requested: int | None = None
+        self.obeyed = not decides
+        self._process = os.getpid()
         self._holds = 0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupts":
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
+        if ALARM:
+            self._before[ALARM] = signal.signal(ALARM, self._retry)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if ALARM:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested is not None:
+        # a forked child that has not set handlers of its own has nothing to save
+        if os.getpid() != self._process or (self.requested is not None and not self.repeated):
             os._exit(128 + number)
-        self.requested = number
-        if not self._holds:
-            raise StopRequested(number)
+        if self.requested is None:
+            self.requested = number
+            self._retry(number, frame)
+
+    def _retry(self, _: int, frame: FrameType | None) -> None:
+        if self.requested is None or self.obeyed or self._holds:
+            return
+        if ALARM and _in_destructor(frame):
+            signal.setitimer(signal.ITIMER_REAL, RETRY_S)
+            return
+        raise StopRequested(self.requested)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Finish what is within before a signal takes effect; what torch raises when a loader worker dies waits as well."""
-        asked_before, outermost = self.requested, not self._holds
+        outermost = not self._holds
         self._holds += 1
         child_handler = _later_child_deaths() if outermost else None
         try:
@@ -58,10 +88,19 @@ class Interrupts:
             if child_handler:
                 seen = signal.getsignal(CHILD)
                 signal.signal(CHILD, child_handler)
-        if not self._holds and self.requested is not None and asked_before is None:
+        if not self._holds and self.requested is not None and not self.obeyed:
             raise StopRequested(self.requested)
         if child_handler and seen.happened:
             child_handler(CHILD, None)
+
+
+def _in_destructor(frame: FrameType | None) -> bool:
+    """Whether a destructor is at work in this frame or in one that called it."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 class _Noted:

@@ -9,25 +9,32 @@ import numpy as np
 
 from datasets.naming import list_images
 from datasets.places import ImageSet
-from datasets.positions import require_positions
+from datasets.positions import Zone, require_positions
 from models.segvpr import SegVPR
 from utils.descriptor_store import bounded_batches, default_folder, folder_of, stored_descriptors, weights_digest
 from utils.embedding import EmbeddingOptions, embed_images
-from utils.evaluation import EXACT, align
-from utils.index_settings import RetrievalSettings, check_settings
+from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
+from utils.tables import align
 
 SPREAD_AT = 5
 
 
 @dataclass(frozen=True)
 class Match:
-    """A gallery image: its UTM east and north in metres, and how far its descriptor is from the photo's (Euclidean)."""
+    """A gallery image: its UTM east and north in metres, and how far its descriptor is from the photo's (Euclidean).
+
+    Attributes
+    ----------
+    latitude, longitude : the same position in degrees, None where the UTM zone is not known.
+    """
 
     path: str
     east: float
     north: float
     descriptor_distance: float
+    latitude: float | None = None
+    longitude: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ def localize(
     scale: float,
     top: int = SPREAD_AT,
     store: Path | None = None,
+    zone: Zone | None = None,
     retrieval: RetrievalSettings = EXACT,
 ) -> list[Localisation]:
     """Look up photos, which need no position, in a gallery.
@@ -72,10 +80,11 @@ def localize(
     Parameters
     ----------
     checkpoint : the file of the model's weights; it says where the store is by default, the weights which part of it.
-    gallery : with a position for every image, see `datasets.positions.located_image_set`.
+    gallery : with a position for every image, see `datasets.positions.located_images`.
     scale : factor by which gallery images and photos are resized.
     top : matches per photo (fewer where the gallery is smaller).
     store : folder in which the gallery's descriptors are kept; default see `utils.descriptor_store.default_folder`.
+    zone : UTM zone of the gallery's positions, where it is known: positions are then told in degrees too.
     retrieval : how the gallery is searched.
 
     Raises
@@ -96,9 +105,11 @@ def localize(
     indexes, distances = searchable.search(looked_up.astype(retrieval.dtype, copy=False), max(top, SPREAD_AT))
     found = []
     for photo, row, row_distances in zip(photos, indexes, distances):
+        shown = gallery.positions[row[:top]]
+        degrees = zone.unproject(shown).round(7).tolist() if zone else [(None, None)] * len(shown)
         matches = tuple(
-            Match(gallery.paths[i], *map(float, gallery.positions[i]), float(distance))
-            for i, distance in zip(row[:top], row_distances)
+            Match(gallery.paths[i], *map(float, gallery.positions[i]), float(distance), *pair)
+            for i, distance, pair in zip(row[:top], row_distances, degrees)
         )
         found.append(Localisation(str(photo), matches, spread(gallery.positions[row[:SPREAD_AT]])))
     return found
@@ -124,6 +135,8 @@ def format_localisations(localisations: Sequence[Localisation]) -> str:
         ]
         best = found.matches[0]
         title = f"{printable(found.photo)}: at {best.east:.2f} east, {best.north:.2f} north"
+        if best.latitude is not None:
+            title += f" (latitude {best.latitude:.6f}, longitude {best.longitude:.6f})"
         agreement = f"the first {SPREAD_AT} matches lie within {found.spread_m:.1f} m of each other"
         table = align([["match", "east m", "north m", "descriptor distance"], *rows])
         blocks.append("\n".join([f"{title}; {agreement}", *(f"  {line}" for line in table)]))
@@ -131,5 +144,5 @@ def format_localisations(localisations: Sequence[Localisation]) -> str:
 
 
 def to_json(localisations: Sequence[Localisation]) -> str:
-    """`{"localisations": [{"photo", "matches": [{"path", "east", "north", "descriptor_distance"}], "spread_m"}]}`, ASCII."""
+    """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m"}]}`, a match with the attributes of `Match`."""
     return json.dumps({"localisations": [asdict(found) for found in localisations]}, indent=2)

@@ -3,10 +3,13 @@
 import logging
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 from tqdm import tqdm
+
+from utils.distributed import is_first
 
 LOGGER = logging.getLogger("segvpr")
 PACKAGES = ("torch", "torchvision", "numpy", "faiss-cpu", "pillow", "scikit-learn")
@@ -22,15 +25,35 @@ class _ConsoleHandler(logging.Handler):
         tqdm.write(line.decode(file.encoding or "utf-8"), file=file)
 
 
+class _LogFile(logging.FileHandler):
+    """A log file; where it can no longer be written (a full disk), the command goes on without."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+            return
+        LOGGER.removeHandler(self)
+        self.close()
+        if record.levelno > logging.DEBUG:
+            LOGGER.warning("%s: cannot be written any more; going on without", self.baseFilename)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 def start_logging(log_file: Path | None = None) -> None:
-    """Send messages to the console and, with time stamps, to the end of `log_file`."""
+    """Send messages to the console and, with time stamps, to the end of `log_file`; of several processes, the first alone."""
     stop_logging()
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
+    if not is_first():
+        LOGGER.addHandler(logging.NullHandler())
+        return
     console = _ConsoleHandler(logging.INFO)
     LOGGER.addHandler(console)
     if log_file is not None:
-        file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        file = _LogFile(log_file, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(file)
 
@@ -55,7 +78,11 @@ def log_environment(argv: list[str]) -> None:
 
 
 def progress_bar(iterable=None, **options):
-    """A tqdm bar; where stderr is not a terminal, a line every half minute of work that takes longer."""
+    """A tqdm bar; where stderr is not a terminal, a line every half minute of work that takes longer.
+
+    Of several processes, the first shows its own part.
+    """
+    options.setdefault("disable", not is_first())
     options.setdefault("dynamic_ncols", True)
     options.setdefault("leave", False)
     if not sys.stderr.isatty():

@@ -34,14 +34,23 @@ def triplet_loss(queries: Tensor, positives: Tensor, negatives: Tensor, margin: 
     return (to_positive - to_negative + margin**0.5).clamp(min=0).mean()
 
 
-def semantic_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def semantic_loss(logits: Tensor, labels: Tensor, pixels: Tensor | None = None) -> Tensor:
     """Cross-entropy of (B, C, H, W) against labels (B, H, W) of any integer type, mean over pixels that are not 255.
 
     A batch in which every pixel is ignored gives 0, not NaN.
+
+    Parameters
+    ----------
+    pixels : 0-dim number by which the sum is divided, where the batch is part of a larger one; default `count_pixels`.
     """
-    labels = labels.long()
-    total = F.cross_entropy(widen(logits), labels, ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
+    pixels = count_pixels(labels) if pixels is None else pixels
+    total = F.cross_entropy(widen(logits), labels.long(), ignore_index=IGNORED, reduction="sum")
+    return total / pixels.clamp(min=1)
+
+
+def count_pixels(labels: Tensor) -> Tensor:
+    """Number of pixels that are not 255, 0-dim int64."""
+    return (labels != IGNORED).sum()
 
 
 def class_probabilities(logits: Tensor) -> Tensor:

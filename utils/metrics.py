@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.distributed import sum_tensors
+
 RECALL_AT = (1, 5, 10, 20)
 
 
@@ -37,6 +39,11 @@ class ConfusionMatrix:
         pairs = labels[valid] * self.num_classes + predictions[valid]
         counts = torch.bincount(pairs, minlength=self.num_classes**2).view(self.num_classes, self.num_classes)
         self.counts = counts if self.counts is None else self.counts + counts
+
+    def sum_over_processes(self) -> None:
+        """Add up what the processes of a run counted, each on its share of the images."""
+        self.counts = torch.from_numpy(self.matrix)
+        sum_tensors([self.counts], patient=True)
 
     @property
     def matrix(self) -> np.ndarray:

@@ -2,12 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import IO
 
+from datasets.mining import DESCRIPTOR_DTYPES, MINING_MODES
 from datasets.naming import KINDS
 from models import ARCHITECTURES, HEADS
 from utils.compute import PRECISIONS
+from utils.distributed import launched
+from utils.embedding import DECODERS
 from utils.fit import FitSettings
-from utils.index_settings import DTYPES, FLAT, SUPPORTED
+from utils.index_settings import FLAT, SUPPORTED
 from utils.screening import ON_BAD_IMAGE
 from utils.training import DA_METHODS, LossSettings
 
@@ -19,11 +23,21 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         hidden = action.default is None or action.default is False or action.default == argparse.SUPPRESS
         if hidden or "default" in (action.help or ""):
             return action.help or ""
+        if isinstance(action.default, list):  # as it is typed, not as Python shows it
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Speaks once, however many processes torchrun launched."""
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        if launched()[0] == 0:
+            super()._print_message(message, file)
+
+
 def _parser(description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(description=description, formatter_class=_Formatter, allow_abbrev=False)
+    return _Parser(description=description, formatter_class=_Formatter, allow_abbrev=False)
 
 
 def _positive(text: str) -> int:
@@ -110,7 +124,24 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         help="numbers of the convolutions; auto is bf16 where the hardware is fast at it, else fp32",
     )
     group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network first (torch.compile): minutes at the start, then faster",
+    )
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="on a GPU: no TF32 and, where PyTorch has them, kernels that repeat to the bit; slower (a CPU always repeats)",
+    )
+    group.add_argument(
         "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"
+    )
+    group.add_argument(
+        "--decode",
+        default="cpu",
+        choices=DECODERS,
+        help="where JPEGs are decoded for embedding and mining; gpu needs CUDA and may differ from cpu by a few grey levels. "
+        "Other files, training triplets and labels are always decoded on the CPU",
     )
     group.add_argument("--cache_batch_size", type=_positive, default=24, metavar="N", help="images per embedding batch")
     group.add_argument(
@@ -199,6 +230,25 @@ def main_parser() -> argparse.ArgumentParser:
         help="random negatives among which the nearest are taken",
     )
     group.add_argument(
+        "--mining",
+        default=fit.mining,
+        choices=MINING_MODES,
+        help="what is embedded for it: the gallery, a part (positives and --cache_negatives images), or nothing",
+    )
+    group.add_argument(
+        "--cache_negatives",
+        type=_positive,
+        default=fit.cache_negatives,
+        metavar="N",
+        help="random gallery images that partial mining embeds and draws negatives from",
+    )
+    group.add_argument(
+        "--descriptor_dtype",
+        default=fit.descriptor_dtype,
+        choices=DESCRIPTOR_DTYPES,
+        help="numbers that descriptors are kept in for mining",
+    )
+    group.add_argument(
         "--cache_refresh_rate",
         type=_positive,
         default=fit.cache_refresh_rate,
@@ -273,6 +323,9 @@ def main_parser() -> argparse.ArgumentParser:
         help="domain adaptation: gradient reversal, alternating as released, or none",
     )
     _add_machine(parser)
+    parser.add_argument_group("several GPUs").add_argument(
+        "--sync_bn", action="store_true", help="batch norm over the images of all processes, on GPUs under torchrun"
+    )
     group = parser.add_argument_group("saving and resuming")
     group.add_argument(
         "--save_every_min",
@@ -327,7 +380,12 @@ def eval_parser() -> argparse.ArgumentParser:
         "--pca_dim", type=_positive, metavar="N", help="shorten descriptors to N numbers by PCA, fitted to the gallery"
     )
     group.add_argument("--pca_whiten", action="store_true", help="scale the PCA's components to variance 1")
-    group.add_argument("--descriptor_dtype", default=DTYPES[0], choices=DTYPES, help="in which descriptors are kept")
+    group.add_argument(
+        "--descriptor_dtype",
+        default=DESCRIPTOR_DTYPES[0],
+        choices=DESCRIPTOR_DTYPES,
+        help="in which descriptors are kept",
+    )
     group.add_argument(
         "--store",
         type=Path,

@@ -44,7 +44,7 @@ img{display:block;max-width:100%;height:auto}
 .plot.scroll{overflow-x:auto}
 .plot.scroll img{min-width:520px;max-width:600px}
 .plot figcaption{padding-top:4px}
-.beside{margin-bottom:18px}
+.beside:not(:last-child){margin-bottom:18px}
 .beside,.plots{display:grid;gap:22px 28px;grid-template-columns:minmax(0,1fr);align-items:start}
 details{border-top:1px solid var(--line)}
 details:last-child{margin-bottom:-10px}
@@ -70,6 +70,7 @@ font-weight:700;font-size:15px;line-height:18px;text-align:center}
 .gone{display:grid;place-items:center;aspect-ratio:16/9;font-size:.8125rem;color:var(--ink);text-align:center;padding:4px}
 .tiles.views{grid-template-columns:repeat(2,minmax(0,1fr))}
 .views.n3 .tile:first-child{grid-column:1/-1}
+.views.n4 .tile:nth-child(2),.views.n4 .tile:nth-child(3){order:1}
 .key{display:flex;flex-wrap:wrap;align-items:center;gap:4px 8px;font-size:.875rem;color:var(--muted);margin-bottom:10px}
 .key img{border-radius:3px;max-width:44vw}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 16px;margin:0 0 16px;padding:0;font-size:.875rem}
@@ -85,6 +86,7 @@ section{padding:24px 26px}
 .tiles.views{grid-template-columns:repeat(4,minmax(0,1fr))}
 .tiles.views.n3{grid-template-columns:repeat(3,minmax(0,1fr))}
 .views.n3 .tile:first-child{grid-column:auto}
+.views.n4 .tile:nth-child(n){order:0}
 .tile p{margin-top:6px}
 thead th:not(:first-child){width:4rem}
 .case figcaption{display:flex;gap:2px 14px;flex-wrap:wrap;align-items:baseline}

@@ -14,7 +14,9 @@ from utils.logs import LOGGER
 LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best.pth"
 
 MAY_CHANGE = {
-    *("resume", "exp_name", "device", "num_workers", "n_epochs", "patience", "save_every_min", "pretrain", "no_report"),
+    *("resume", "exp_name", "device", "num_workers", "n_epochs", "patience", "save_every_min", "pretrain"),
+    "no_report",
+    "sync_bn",  # another number of processes may go on, and one process knows no synchronised BN
     *("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets"),
 }
 """Arguments that may differ when a run goes on; of the data sets, only where they lie."""
@@ -50,10 +52,12 @@ def find_checkpoint(resume: str | None, exp_name: str) -> Path | None:
     path = Path(resume)
     if path.is_dir():
         if not (path / LAST).exists() and not (path / PREVIOUS).exists():
-            raise FileNotFoundError(f"--resume {path}: no {LAST} in this folder")
+            raise FileNotFoundError(f"--resume {path}: no {LAST} in this folder; name the folder of a run, or auto")
         return path / LAST
     if not path.is_file():
-        raise FileNotFoundError(f"--resume {path}: no such checkpoint file or run folder")
+        raise FileNotFoundError(
+            f"--resume {path}: no such checkpoint file or run folder; correct the path, or give auto"
+        )
     return path
 
 
@@ -67,6 +71,15 @@ def load_newest(path: Path) -> Checkpoint:
             raise
         LOGGER.warning("%s; going back to %s", error, previous)
         return load_checkpoint(previous)
+
+
+def replace_damaged(used: Path, folder: Path) -> None:
+    """Put a `previous.pth` that was gone back to in the place of the `last.pth` of the same run.
+
+    Else the next save would keep the damaged file and drop the whole one.
+    """
+    if used.name == PREVIOUS and used.resolve().parent == folder.resolve():
+        os.replace(used, folder / LAST)
 
 
 def training_folder(exp_name: str, checkpoint: Path | None) -> Path:
@@ -117,9 +130,9 @@ def check_record(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     ------
     ValueError : something differs that would make it another run; all differences are listed. Others are logged.
     """
-    changed = dict(_differences(saved["arguments"], now["arguments"]))
+    changed = dict(_differences(saved.get("arguments", {}), now["arguments"]))
     refused = [f"--{name} was {a}, is {b}" for name, (a, b) in changed.items() if name not in MAY_CHANGE]
-    refused += [f"the files of {part} differ" for part, _ in _differences(saved["data"], now["data"])]
+    refused += [f"the files of {part} differ" for part, _ in _differences(saved.get("data", {}), now["data"])]
     if refused:
         raise ValueError(
             f"--resume: this would be another run: {'; '.join(refused)} (leave these as they were, or start anew)"

@@ -24,6 +24,7 @@ class Screening:
     def __init__(self, on_bad_image: str = "error") -> None:
         self.skip = on_bad_image == "skip"
         self.rejected: dict[str, str] = {}
+        self._screened: dict[tuple, tuple[ImageSet, ImageSet]] = {}
 
     def _reject(self, path: str, reason: str) -> None:
         if path not in self.rejected:
@@ -35,9 +36,16 @@ class Screening:
         return load_image_set(folders, self._reject if self.skip else None)
 
     def usable(self, images: ImageSet, min_side: int, with_labels: bool = False) -> ImageSet:
-        """The set less the files that cannot be read, are below `min_side` pixels, or have no good label."""
-        kept = self.usable_paths(images.paths, min_side, with_labels)
-        return images if len(kept) == len(images) else images.without(self.rejected)
+        """The set less the files that cannot be read, are below `min_side` pixels, or have no good label.
+
+        The same set gives the same object again, so that a gallery of several query sets is read and embedded once.
+        """
+        key = id(images), min_side, with_labels
+        if key not in self._screened:
+            kept = self.usable_paths(images.paths, min_side, with_labels)
+            # with the set itself, which keeps its id from being given to another
+            self._screened[key] = images, images if len(kept) == len(images) else images.without(self.rejected)
+        return self._screened[key][1]
 
     def usable_paths(self, paths: Sequence[str], min_side: int = 1, with_labels: bool = False) -> tuple[str, ...]:
         """The same for a plain list of files."""

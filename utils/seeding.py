@@ -18,8 +18,13 @@ def generator(seed: int, *key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(seed_sequence(seed, *key)))
 
 
+def stream_key(seed: int, *key: int | str) -> int:
+    """64 random bits of one named choice."""
+    return int(seed_sequence(seed, *key).generate_state(1, np.uint64)[0])
+
+
 def seed_torch(seed: int, *key: int | str) -> None:
     """Set torch's and Python's global generators, which dropout and initialisation draw from."""
-    state = int(seed_sequence(seed, *key).generate_state(1, np.uint64)[0]) >> 1
+    state = stream_key(seed, *key) >> 1
     torch.manual_seed(state)
     random.seed(state)

@@ -29,7 +29,7 @@ RESULTS = "results.json"
 ROOTS = ("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets")
 NOT_CONFIGURATION = {
     *("seed", "exp_name", "device", "num_workers", "cache_batch_size", "save_every_min"),
-    *("resume", "output_dir", *ROOTS),
+    *("resume", "output_dir", "no_report", "on_bad_image", *ROOTS),
 }
 """Arguments that may differ within a configuration. Of data sets, what is in them counts, not where they lie; of
 `resume`, whether training started from weights of another run."""

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from models.domain import SOURCE, reverse_gradient
 from models.segvpr import SegVPR
 from utils.compute import Compute
-from utils.losses import class_probabilities, discriminator_losses, domain_bce, semantic_loss, triplet_loss
+from utils.distributed import average_tensors, sum_tensors, world_size
+from utils.losses import (
+    class_probabilities,
+    count_pixels,
+    discriminator_losses,
+    domain_bce,
+    semantic_loss,
+    triplet_loss,
+)
 from utils.schedules import poly
 
 CPU = Compute()
@@ -185,6 +193,18 @@ def build_optimizers(
 
 
 @contextmanager
+def unchanged_by_failure(buffers: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield copies of some buffers, and put them back where what is within raises."""
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield before
+    except BaseException:
+        for buffer, old in zip(buffers, before):
+            buffer.copy_(old)
+        raise
+
+
+@contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """Within it, gradients pass through the module but its parameters receive none."""
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -209,15 +229,19 @@ def backward_losses(
 ) -> dict[str, Tensor]:
     """Forward and backward passes of one step; gradients, times `loss_scale`, are added to `.grad`.
 
-    Other arguments and result as in `train_step`.
+    Other arguments and result as in `train_step`. Where several processes share the step, averages over them are the losses
+    and gradients of the whole: each has as many negatives and patches as the others, and pixels are counted over all.
     """
     losses = {}
+    pixels = count_pixels(labels) if settings.sem_weight else None
+    if settings.sem_weight:
+        sum_tensors([pixels])
     output = model(images, with_logits=settings.uses_logits)
     parts = output.embeddings.split([num_queries, num_queries, num_queries * num_negatives])
     losses["triplet"] = triplet_loss(*parts, margin=settings.margin)
     total = losses["triplet"]
     if settings.sem_weight:
-        losses["semantic"] = semantic_loss(output.logits, labels)
+        losses["semantic"] = world_size() * semantic_loss(output.logits, labels, pixels)
         total = total + settings.sem_weight * losses["semantic"]
     if settings.uses_target:
         source = class_probabilities(output.logits)
@@ -256,6 +280,9 @@ def train_step(
     A loss or gradient that is not finite turns the whole update into nothing: parameters, running statistics, optimiser
     states and schedule stay as they were, decided on the device without waiting for it.
 
+    Where several processes share the step, each brings as many triplets and target images as the others. Gradients, losses
+    and running statistics are averaged over them, so that all decide and update alike.
+
     Parameters
     ----------
     images : (num_queries * (2 + num_negatives), 3, H, W) source images in network input space: all queries, then their
@@ -281,10 +308,12 @@ def train_step(
         )
     optimizers.zero_grad()
     statistics = list(model.buffers())
-    before = [buffer.clone() for buffer in statistics]
     scale = 1.0 if optimizers.loss_scale is None else optimizers.loss_scale
-    with compute.autocast():
-        losses = backward_losses(model, images, labels, target_images, num_queries, int(per_query), settings, scale)
+    with unchanged_by_failure(statistics) as before:
+        with compute.autocast():
+            losses = backward_losses(model, images, labels, target_images, num_queries, int(per_query), settings, scale)
+        floating = [x for x in statistics if x.is_floating_point()]  # BN's counters are the same everywhere
+        average_tensors([*optimizers.gradients(), *losses.values(), *floating])
     skip = ~all_finite([*losses.values(), *torch._foreach_norm(optimizers.gradients())])
     for buffer, old in zip(statistics, before):
         buffer.copy_(torch.where(skip, old, buffer))

@@ -1,0 +1,46 @@
+"""What a benchmark ran on, and how much memory a piece of work takes."""
+
+import multiprocessing
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+
+def machine() -> str:
+    """Processor, cores and torch, in words."""
+    name = platform.processor() or platform.machine()
+    if platform.system() == "Linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, torch {version('torch')}"
+
+
+def _peak_mib() -> float:
+    """Most memory this process has held; Linux counts in KiB, macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _measured(prepare: Callable, work: Callable, arguments: tuple) -> dict:
+    prepared = prepare(*arguments)
+    before, start = _peak_mib(), time.perf_counter()
+    result = work(*prepared)
+    seconds = time.perf_counter() - start
+    return {"result": result, "seconds": seconds, "peak_mib": _peak_mib(), "added_mib": _peak_mib() - before}
+
+
+def in_a_process_of_its_own(prepare: Callable, work: Callable, *arguments) -> dict:
+    """`work(*prepare(*arguments))` in a fresh process.
+
+    Returns
+    -------
+    `result`, `seconds` of the work, `peak_mib` of the process (imports and preparation included), and `added_mib`, by which
+    the work raised it.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (prepare, work, arguments))

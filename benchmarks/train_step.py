@@ -1,0 +1,111 @@
+"""Time of one training step against the plain way (`benchmarks.plain`), each in a process of its own, in turn.
+
+    python3 -m benchmarks.train_step [--arch resnet50] [--size 308 172] [--device cpu] [--compile] [--out step.json]
+
+On a GPU the sizes of the protocol: `--size 1536 864 --target_size 768 432 --device cuda`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.plain import PlainStep
+from benchmarks.processes import Child, machine, table
+from benchmarks.timing import alternate
+from models import build_model
+from utils.compute import resolve_compute
+from utils.tables import align
+from utils.training import LossSettings, build_optimizers, train_step
+
+PLAIN = "plain float32"
+
+
+def random_batch(size: tuple[int, int], target_size: tuple[int, int], triplets: int) -> tuple[torch.Tensor, ...]:
+    """8-bit images of `triplets` triplets, their labels, and as many target images."""
+    rng = torch.Generator().manual_seed(0)
+    images, target = (
+        torch.randint(0, 256, (3 * triplets, h, w, 3), generator=rng, dtype=torch.uint8).permute(0, 3, 1, 2)
+        for w, h in (size, target_size)
+    )
+    labels = torch.randint(0, 17, (3 * triplets, size[1], size[0]), generator=rng, dtype=torch.uint8)
+    return images, labels, target
+
+
+def build_plain(arch: str, device: str, batch_of: tuple) -> Callable[[], None]:
+    torch.manual_seed(0)
+    images, labels, target = random_batch(*batch_of)
+    images, target = (x.flip(1).float().contiguous().to(device) for x in (images, target))
+    labels = labels.to(device)
+    step = PlainStep(build_model(arch).to(device), batch_of[2])
+
+    def call() -> None:
+        step(images, labels, target, batch_of[2])  # reads its losses back, so it is over
+
+    return call
+
+
+def build_ours(
+    arch: str, device: str, batch_of: tuple, precision: str, method: str, compiled: bool
+) -> Callable[[], None]:
+    torch.manual_seed(0)
+    compute = resolve_compute(device, precision, compiled)
+    model = compute.place(build_model(arch)).train()
+    images, labels, target = random_batch(*batch_of)
+    images, target, labels = compute.images(images), compute.images(target), labels.to(compute.device)
+    optimizers = build_optimizers(model, batch_of[2], scale_losses=precision == "fp16")
+    settings = LossSettings(da_method=method)
+
+    def call() -> None:
+        train_step(
+            model, optimizers, images, labels, target, num_queries=batch_of[2], settings=settings, compute=compute
+        )
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return call
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default="resnet50")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", type=int, nargs=2, default=[308, 172], metavar=("W", "H"), help="of source crops")
+    parser.add_argument(
+        "--target_size", type=int, nargs=2, metavar=("W", "H"), help="of target images (default: --size)"
+    )
+    parser.add_argument("--batch_size", type=int, default=2, help="triplets (default: 2)")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "auto"], help="ours (default: fp32 auto)")
+    parser.add_argument("--compile", action="store_true", help="add compiled steps")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="write the record here as JSON")
+    args = parser.parse_args(argv)
+    batch_of = (tuple(args.size), tuple(args.target_size or args.size), args.batch_size)
+    children = {PLAIN: Child(build_plain, args.arch, args.device, batch_of)}
+    for precision in args.precisions:
+        shown = resolve_compute(args.device, precision).precision
+        for method in ("alternating", "grl"):
+            children[f"{shown}, {method}"] = Child(
+                build_ours, args.arch, args.device, batch_of, precision, method, False
+            )
+        if args.compile:
+            children[f"{shown}, grl, compiled"] = Child(
+                build_ours, args.arch, args.device, batch_of, precision, "grl", True
+            )
+    seconds = alternate(children, args.repeats)
+    for child in children.values():
+        child.close()
+    where = torch.cuda.get_device_name() if args.device == "cuda" else machine()
+    print(f"{args.arch}, {args.batch_size} triplets of {args.size[0]}x{args.size[1]}, {where}")
+    print("\n".join(align(table(seconds, "steps"))))
+    if args.out:
+        record = {"machine": where, "settings": vars(args) | {"out": None}, "times": seconds}
+        args.out.write_text(json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
