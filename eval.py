@@ -37,9 +37,10 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
         start = distributed.from_first(lambda: set_up(args, compute, screening, command))
         folder, checkpoint, sets, labelled = start
         model = compute.place(checkpoint.build())
-        retrieval = arguments.retrieval_settings(args), arguments.evaluation_store(args)
+        store = distributed.from_first(lambda: arguments.evaluation_store(args))
+        retrieval = arguments.retrieval_settings(args)
         evaluation = evaluate_and_write(
-            model, args.resume, sets, labelled, options, folder, args.save_descriptors, *retrieval
+            model, args.resume, sets, labelled, options, folder, args.save_descriptors, retrieval, store
         )
         if evaluation and not args.no_report:
             LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))

@@ -28,6 +28,7 @@ METHODS = {
     "alternating": LossSettings(margin=1e-8, adv_weight=0.3, da_method="alternating"),
 }
 OPTIONS = EmbeddingOptions(batch_size=2, num_workers=0)
+INDEXED, TWICE = ["--store", "store", "--index", "IVF2,Flat", "--pca_dim", "4"], ("indexed", "indexed again")
 
 
 def whole_batch() -> dict:
@@ -106,6 +107,7 @@ def together(out: Path, root: Path, run: Path) -> None:
     statuses = [
         main.main([*data_flags(root), *SMALL_RUN, *longer]),
         evaluation_script.main([*evaluation_flags(root, run), "--output_dir", "evaluated", "--save_descriptors"]),
+        *(evaluation_script.main([*evaluation_flags(root, run), *INDEXED, "--output_dir", name]) for name in TWICE),
     ]
     torch.save({**found, "statuses": statuses}, out / f"rank{distributed.rank()}.pt")
 

@@ -54,7 +54,7 @@ def pair(tiny_root, trained_run, tmp_path_factory) -> tuple[Path, list[dict]]:
     assert outcome.returncode == 0, outcome.stderr[-3000:]
     (folder / "stdout").write_text(outcome.stdout)
     found = [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
-    assert all(f["statuses"] == [0, 0] for f in found)
+    assert all(f["statuses"] == [0, 0, 0, 0] for f in found)
     return folder, found
 
 
@@ -117,6 +117,24 @@ def test_descriptors_and_confusions_are_those_of_one_process(pair, tiny_root, tr
     assert len(second["descriptors"]) == 0
     confusion = evaluate_segmentation(model, worker.labelled_list(tiny_root), worker.OPTIONS).matrix
     assert confusion.sum() and all(np.array_equal(f["confusion"].numpy(), confusion) for f in pair[1])
+
+
+def test_two_processes_fill_one_store_and_use_it(pair, tiny_root, trained_run, threads, tmp_path):
+    """They embed together, the first writes, searches and scores; a second run takes what the first one kept."""
+    flags = [*worker.evaluation_flags(tiny_root, trained_run), *worker.INDEXED[2:], "--store", str(tmp_path / "store")]
+    assert evaluation_script.main([*flags, "--output_dir", str(tmp_path / "out")]) == 0
+    stores = (pair[0] / "store", tmp_path / "store")
+    kept, expected = ({f.parent.name: np.load(f) for f in s.glob("*/descriptors.npy")} for s in stores)
+    assert len(expected) == 7 and kept.keys() == expected.keys()
+    assert all(np.array_equal(kept[key], rows) for key, rows in expected.items())
+    assert [len(list(s.glob("*/index-*.faiss"))) for s in stores] == [2, 2]
+    predictions = [
+        folder / "predictions/night.csv" for folder in (tmp_path / "out", *map(pair[0].joinpath, worker.TWICE))
+    ]
+    first, *others = (file.read_text() for file in predictions)
+    assert [first, first] == others
+    log = (pair[0] / worker.TWICE[1] / "log.txt").read_text()
+    assert "are kept in" not in log and log.count("are taken from") == 7
 
 
 def test_an_evaluation_writes_what_one_process_writes(pair, tiny_root, trained_run, threads, tmp_path):

@@ -61,6 +61,7 @@ def test_the_store_changes_nothing_and_is_used_again(evaluate, embedded, tmp_pat
 
 def test_an_interrupted_evaluation_goes_on(evaluate, embedded, tmp_path, monkeypatch):
     monkeypatch.setattr(descriptor_store, "SHARD", 2)
+    monkeypatch.setattr(descriptor_store, "SHARD_SECONDS", 0)
     _, expected = evaluate()
     embedded.update(images=0, at_most=9)
     store = ["--store", str(tmp_path / "store")]

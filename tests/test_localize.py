@@ -254,6 +254,7 @@ def interrupt_after(model, images: int) -> None:
 @pytest.mark.parametrize("torn", [0, 5000])
 def test_an_interrupted_store_goes_on_at_the_last_shard(model, gallery_folder, tmp_path, monkeypatch, torn):
     monkeypatch.setattr(descriptor_store, "SHARD", 2)
+    monkeypatch.setattr(descriptor_store, "SHARD_SECONDS", 0)
     images = list_images(gallery_folder)
     expected, embed = store_of(model, images, tmp_path / "uninterrupted"), model.embed
     model.embedded = 0
@@ -269,8 +270,21 @@ def test_an_interrupted_store_goes_on_at_the_last_shard(model, gallery_folder, t
     assert model.embedded == PLACES - 4 and not partial.exists()
 
 
+def test_shards_grow_while_they_are_quick(model, gallery_folder, tmp_path, monkeypatch):
+    shards = []
+    monkeypatch.setattr(descriptor_store, "SHARD", 1)
+    embed = descriptor_store.embed_images
+    monkeypatch.setattr(
+        descriptor_store, "embed_images", lambda m, p, *rest: shards.append(len(p)) or embed(m, p, *rest)
+    )
+    images = list_images(gallery_folder)
+    store_of(model, images, tmp_path / "store")
+    assert shards == [1, 2, 4]
+
+
 def test_a_partial_file_that_lost_its_end_is_made_anew(model, gallery_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(descriptor_store, "SHARD", 2)
+    monkeypatch.setattr(descriptor_store, "SHARD_SECONDS", 0)
     images, embed = list_images(gallery_folder), model.embed
     interrupt_after(model, 5)
     with pytest.raises(KeyboardInterrupt):

@@ -5,10 +5,12 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,15 @@ import torch
 
 from datasets.transforms import image_size, scaled_size
 from models.segvpr import SegVPR
-from utils.distributed import from_first, is_first
+from utils.distributed import from_first, is_first, world_size
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.logs import LOGGER
 
 FORMAT = "descriptors-2"
 """Part of every key: raise the number where the way from an image to its descriptor changes."""
-SHARD = 512
-"""Images between two moments at which an interrupted run can go on."""
+SHARD, SHARD_SECONDS = 512, 60.0
+"""Images per process between two moments at which an interrupted run can go on, doubled while they take less than half of
+these seconds: to start reading takes a moment of its own."""
 PIXELS_PER_BATCH = 32_000_000
 """Bound on an embedding batch, so that photos of many megapixels fit in memory."""
 BESIDE_CHECKPOINT, ELSEWHERE = "descriptors_store", Path("data/descriptors")
@@ -63,7 +66,11 @@ def store_key(
     dtype: str = "float32",
 ) -> str:
     """Name of a store: a digest of all that the descriptors follow from, images by path, size and time of change."""
-    digest = hashlib.sha256(json.dumps(_about(checkpoint_digest, images, config, scale, options, dtype)).encode())
+    return _digest_with_files(_about(checkpoint_digest, images, config, scale, options, dtype), images)
+
+
+def _digest_with_files(about: dict, images: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
     for path in images:
         status = os.stat(path)
         digest.update(os.fsencode(os.path.abspath(path)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
@@ -90,7 +97,8 @@ def stored_descriptors(
 
     Returns
     -------
-    (N, D) of that type, memory-mapped and read-only, in the order of `images`; of several processes, on the first alone.
+    (N, D) of that type, memory-mapped and read-only, in the order of `images`. Where several processes share the run, all call
+    this with the same arguments and embed, the first writes and returns all rows, the others return none.
 
     Raises
     ------
@@ -101,43 +109,35 @@ def stored_descriptors(
     about = _about(checkpoint_digest, images, model.config, scale, options, dtype)
     shape = len(images), model.descriptor_dim
 
-    def whole() -> np.ndarray | None:
+    def kept() -> np.ndarray | None:
         return _open(store / DESCRIPTORS, shape, dtype)
 
-    with ExitStack() as held:
-        store = from_first(
-            lambda: Path(folder) / store_key(checkpoint_digest, images, model.config, scale, options, dtype)
-        )
-        done = from_first(lambda: len(images) if whole() is not None else _begin(store, about, shape, whole, held))
-        if done < len(images):
-            _embed_rest(store, model, images, scale, options, np.dtype(dtype), description, done)
-        if not is_first():
-            return np.empty((0, model.descriptor_dim), dtype)
-        kept = whole()
-    if kept is None:
-        raise OSError(f"{store / DESCRIPTORS}: was written, but cannot be read back")
-    LOGGER.info("descriptors of %d images: %s (%.1f MB)", len(images), store, kept.nbytes / 1e6)
-    return kept
+    def usable() -> bool:
+        return from_first(lambda: kept() is not None)
+
+    store = from_first(lambda: Path(folder) / _digest_with_files(about, images))
+    if usable():
+        LOGGER.info("descriptors of %d images are taken from %s", len(images), store)
+    else:
+        from_first(lambda: _make_folder(store, about))
+        with locked(store) if is_first() else nullcontext():
+            if not usable():  # another run may have made it meanwhile
+                _embed_into(store, model, images, scale, options, np.dtype(dtype), description)
+        LOGGER.info("descriptors of %d images are kept in %s", len(images), store)
+    if not is_first():
+        return np.empty((0, shape[1]), dtype)
+    descriptors = kept()
+    if descriptors is None:
+        raise OSError(f"{store / DESCRIPTORS}: was written, but cannot be read back; look at the disk")
+    return descriptors
 
 
-def _begin(
-    store: Path, about: dict, shape: tuple[int, int], whole: Callable[[], np.ndarray | None], held: ExitStack
-) -> int:
-    """Lock a store until `held` ends; how many of its rows need not be embedded again."""
+def _make_folder(store: Path, about: dict) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
         (store / ABOUT).write_text(json.dumps(about) + "\n")
     except OSError as error:
-        raise OSError(
-            f"{store}: cannot keep descriptors here ({error.strerror}); give a --store DIR that can be written"
-        ) from error
-    held.enter_context(locked(store))
-    if whole() is not None:  # another process has made it meanwhile
-        return shape[0]
-    done = _finished_rows(store, *_layout(shape, np.dtype(about["dtype"])), shape[0])
-    if done:
-        LOGGER.info("%s: going on after %d of %d images", store, done, shape[0])
-    return done
+        raise OSError(f"{store}: cannot keep descriptors here ({error.strerror}); give --store DIR") from error
 
 
 def folder_of(descriptors: np.ndarray) -> Path | None:
@@ -163,8 +163,8 @@ def _about(
         "config": config,
         "scale": scale,
         "precision": str(options.compute.dtype or torch.float32),
-        "decode": options.decode,
         "dtype": dtype,
+        "decode": options.decode,
         "images": len(images),
         "first": images[0],
     }
@@ -185,7 +185,7 @@ def _open(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray | None:
     return descriptors
 
 
-def _embed_rest(
+def _embed_into(
     store: Path,
     model: SegVPR,
     images: Sequence[str],
@@ -193,38 +193,47 @@ def _embed_rest(
     options: EmbeddingOptions,
     dtype: np.dtype,
     description: str,
-    done: int,
 ) -> None:
-    """Embed the images after the first `done`, shard by shard, and give the file its name once it is whole.
-
-    Of several processes all embed, and the first writes.
-    """
-    header, row_bytes = _layout((len(images), model.descriptor_dim), dtype)
-    partial = store / PARTIAL
-    with open(partial, "r+b" if done else "wb") if is_first() else nullcontext() as file:
-        if file:
-            if not done:
-                _append(file, partial, header)
-            file.truncate(len(header) + done * row_bytes)
-            file.seek(0, os.SEEK_END)
-        for start in range(done, len(images), SHARD):
-            shard = images[start : start + SHARD]
-            label = f"{description} from {start + 1} of {len(images)}"
-            descriptors = embed_images(model, shard, scale, bounded_batches(options, shard, scale), label)
-            if file:
-                _append(file, partial, descriptors.astype(dtype.newbyteorder("<")).tobytes())
-                _note_rows(store, start + len(shard))
+    """Embed what is missing, shard by shard, and give the file its name once it is whole."""
+    header = _header(len(images), model.descriptor_dim, dtype)
+    row_bytes = dtype.itemsize * model.descriptor_dim
+    unfinished = store / PARTIAL
+    done = from_first(lambda: _finished_rows(store, header, row_bytes, len(images)))
+    if done:
+        LOGGER.info("%s: going on after %d of %d images", store, done, len(images))
     if is_first():
-        os.replace(partial, store / DESCRIPTORS)
+        with open(unfinished, "r+b" if done else "wb") as file:
+            if not done:
+                _append(file, unfinished, header)
+            file.truncate(len(header) + done * row_bytes)
+    size = SHARD * world_size()
+    while done < len(images):
+        began = time.monotonic()
+        shard = images[done : done + size]
+        label = f"{description} from {done + 1} of {len(images)}"
+        fitting = from_first(partial(bounded_batches, options, shard, scale))
+        descriptors = embed_images(model, shard, scale, fitting, label, dtype.name)
+        done += len(shard)
+        if is_first():
+            with open(unfinished, "ab") as file:
+                _append(file, unfinished, descriptors.astype(dtype.newbyteorder("<"), copy=False).tobytes())
+            _note_rows(store, done)
+        size *= 2 if from_first(partial(_seconds_since, began)) < SHARD_SECONDS / 2 else 1
+    if is_first():
+        os.replace(unfinished, store / DESCRIPTORS)
         (store / FINISHED_ROWS).unlink(missing_ok=True)
 
 
-def _layout(shape: tuple[int, int], dtype: np.dtype) -> tuple[bytes, int]:
-    """The beginning of an .npy file of (rows, columns), and the bytes of each row behind it."""
+def _seconds_since(moment: float) -> float:
+    return time.monotonic() - moment
+
+
+def _header(rows: int, columns: int, dtype: np.dtype) -> bytes:
+    """The beginning of an .npy file of shape (rows, columns)."""
     header = io.BytesIO()
-    description = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": shape}
+    description = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": (rows, columns)}
     np.lib.format.write_array_header_1_0(header, description)
-    return header.getvalue(), dtype.itemsize * shape[1]
+    return header.getvalue()
 
 
 def _finished_rows(store: Path, header: bytes, row_bytes: int, rows: int) -> int:

@@ -21,7 +21,7 @@ from models.segvpr import SegVPR
 from utils.descriptor_store import folder_of, stored_descriptors, weights_digest
 from utils.distributed import alone, from_first, is_first, share
 from utils.embedding import EmbeddingOptions, embed_images, iterate_batches, worker_deaths_named
-from utils.index_settings import RetrievalSettings, check_settings
+from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
 from utils.logs import LOGGER
 from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
@@ -30,7 +30,6 @@ from utils.screening import Screening
 from utils.seeding import generator
 from utils.tables import align
 
-EXACT = RetrievalSettings()
 TOP_K = max(RECALL_AT)
 SEGMENTATION_IMAGES = 500
 COMPARED_QUERIES = 1000
@@ -102,19 +101,22 @@ def evaluate_places(
     ----------
     store : folder in which descriptors and indexes are kept; None keeps them in memory.
     """
-    for s in sets:
-        check_settings(retrieval, model.descriptor_dim, s.gallery.folder, len(s.gallery))
+    from_first(lambda: _check_retrieval(model, sets, retrieval))
     digest = None if store is None else weights_digest(model)
 
     def embed(images: ImageSet, scale: float, description: str) -> np.ndarray:
         if store is not None:
             return stored_descriptors(model, digest, images.paths, scale, options, store, retrieval.dtype, description)
-        size = 4 * len(images) * model.descriptor_dim
+        size = np.dtype(retrieval.dtype).itemsize * len(images) * model.descriptor_dim
         if size > MANY_BYTES:
             LOGGER.info(
                 "%s: descriptors take %.1f GB of memory; --store DIR keeps them on disk", description, size / 1e9
             )
-        return embed_images(model, images.paths, scale, options, description).astype(retrieval.dtype, copy=False)
+        return embed_images(model, images.paths, scale, options, description, retrieval.dtype)
+
+    def open_gallery(descriptors: np.ndarray) -> SearchableGallery | None:
+        with alone():
+            return SearchableGallery(descriptors, retrieval, folder_of(descriptors)) if is_first() else None
 
     uses = Counter(_gallery_key(s) for s in sets)
     galleries: dict[tuple, SearchableGallery | None] = {}
@@ -122,18 +124,15 @@ def evaluate_places(
     for s in sets:
         key = _gallery_key(s)
         if key not in galleries:
-            descriptors = embed(s.gallery, s.scale, f"{s.name} gallery")
-            with alone():
-                searched = SearchableGallery(descriptors, retrieval, folder_of(descriptors)) if is_first() else None
-            galleries[key] = searched
+            galleries[key] = open_gallery(embed(s.gallery, s.scale, f"{s.name} gallery"))
         queries = embed(s.queries, s.scale, f"{s.name} queries")
-        if not is_first():
-            continue
         gallery = galleries[key]
-        start = time.perf_counter()
+        if gallery is None:
+            continue
         with alone():
+            start = time.perf_counter()
             retrieved, descriptor_distance = gallery.search(queries, TOP_K)
-        seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - start
         correct, recalls = {}, {}
         for threshold in s.thresholds_m:
             correct[threshold], distance_m = correct_matches(
@@ -141,12 +140,18 @@ def evaluate_places(
             )
             recalls[threshold] = recall_at(correct[threshold])
         kept = (gallery.descriptors, queries) if keep_descriptors else (None, None)
-        index = {} if retrieval.plain else _index_entries(s, gallery, queries, correct, len(queries) / seconds)
+        with alone():
+            index = {} if retrieval.plain else _index_entries(s, gallery, queries, correct, len(queries) / seconds)
         results.append(SetResult(s, retrieved, descriptor_distance, distance_m, correct, recalls, *kept, index))
         uses[key] -= 1
         if not uses[key]:
             del galleries[key]
     return results
+
+
+def _check_retrieval(model: SegVPR, sets: Sequence[EvaluationSet], retrieval: RetrievalSettings) -> None:
+    for s in sets:
+        check_settings(retrieval, model.descriptor_dim, s.gallery.folder, len(s.gallery))
 
 
 def _gallery_key(s: EvaluationSet) -> tuple:

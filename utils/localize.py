@@ -13,8 +13,7 @@ from datasets.positions import Zone, require_positions
 from models.segvpr import SegVPR
 from utils.descriptor_store import bounded_batches, default_folder, folder_of, stored_descriptors, weights_digest
 from utils.embedding import EmbeddingOptions, embed_images
-from utils.evaluation import EXACT
-from utils.index_settings import RetrievalSettings, check_settings
+from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
 from utils.tables import align
 

@@ -6,8 +6,9 @@ import numpy as np
 from utils.logs import progress_bar
 
 BLOCK_BYTES = 256_000_000
-"""Of the gallery in memory at a time, beside what is there already."""
-CENTRE_ROWS = 4096
+"""Of the gallery in memory at a time, beside what holds it."""
+CENTRE_OF = 4096
+"""Gallery descriptors, evenly spaced, whose mean is taken for the gallery's middle."""
 QUERIES_AT_ONCE = 16384
 
 
@@ -25,18 +26,16 @@ def search(
     -------
     indexes (Q, min(k, G)) int64, nearest first, and Euclidean distances (Q, min(k, G)) float32.
     """
-    # faiss takes distances of many queries from products: around about the gallery's mean, little is lost to cancellation
-    centre = (
-        as_float32(gallery[:: max(1, len(gallery) // CENTRE_ROWS)]).mean(axis=0, dtype=np.float64).astype(np.float32)
-    )
+    # faiss takes distances of many queries from products: around the gallery's middle, little is lost to cancellation
+    centre = gallery[:: -(-len(gallery) // CENTRE_OF)].mean(axis=0, dtype=np.float64).astype(np.float32)
     k = min(k, len(gallery))
     rows = max(1, block_bytes // (4 * gallery.shape[1]))
     indexes = np.empty((len(queries), 0), np.int64)
     squared = np.empty((len(queries), 0), np.float32)
     for start in progress_bar(range(0, len(gallery), rows), desc="exact search", unit="block"):
-        block = as_float32(gallery[start : start + rows]) - centre
+        block = as_float32(gallery[start : start + rows] - centre)
         found = [
-            faiss.knn(as_float32(queries[q : q + QUERIES_AT_ONCE]) - centre, block, min(k, len(block)))
+            faiss.knn(as_float32(queries[q : q + QUERIES_AT_ONCE] - centre), block, min(k, len(block)))
             for q in range(0, len(queries), QUERIES_AT_ONCE)
         ]
         indexes = np.hstack([indexes, start + np.vstack([i for _, i in found])])
