@@ -269,6 +269,22 @@ def test_an_interrupted_store_goes_on_at_the_last_shard(model, gallery_folder, t
     assert model.embedded == PLACES - 4 and not partial.exists()
 
 
+def test_a_store_that_was_only_not_yet_named_is_used(model, gallery_folder, tmp_path, monkeypatch):
+    images, replace_file = list_images(gallery_folder), os.replace
+
+    def killed(source, target):
+        if os.fspath(target).endswith(DESCRIPTORS):
+            raise KeyboardInterrupt
+        replace_file(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", killed)
+        store_of(model, images, tmp_path / "store")
+    model.embedded = 0
+    assert store_of(model, images, tmp_path / "store").shape == (PLACES, model.descriptor_dim)
+    assert model.embedded == 0
+
+
 def test_a_partial_file_that_lost_its_end_is_made_anew(model, gallery_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(descriptor_store, "SHARD", 2)
     images, embed = list_images(gallery_folder), model.embed

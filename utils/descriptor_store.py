@@ -108,8 +108,8 @@ def stored_descriptors(
         store = from_first(
             lambda: Path(folder) / store_key(checkpoint_digest, images, model.config, scale, options, dtype)
         )
-        done = from_first(lambda: len(images) if whole() is not None else _begin(store, about, shape, whole, held))
-        if done < len(images):
+        done = from_first(lambda: None if whole() is not None else _begin(store, about, shape, whole, held))
+        if done is not None:
             _embed_rest(store, model, images, scale, options, np.dtype(dtype), description, done)
         if not is_first():
             return np.empty((0, model.descriptor_dim), dtype)
@@ -122,8 +122,8 @@ def stored_descriptors(
 
 def _begin(
     store: Path, about: dict, shape: tuple[int, int], whole: Callable[[], np.ndarray | None], held: ExitStack
-) -> int:
-    """Lock a store until `held` ends; how many of its rows need not be embedded again."""
+) -> int | None:
+    """Lock a store until `held` ends; how many of its rows need not be embedded again, None where it is whole."""
     try:
         store.mkdir(parents=True, exist_ok=True)
         (store / ABOUT).write_text(json.dumps(about) + "\n")
@@ -133,7 +133,7 @@ def _begin(
         ) from error
     held.enter_context(locked(store))
     if whole() is not None:  # another process has made it meanwhile
-        return shape[0]
+        return None
     done = _finished_rows(store, *_layout(shape, np.dtype(about["dtype"])), shape[0])
     if done:
         LOGGER.info("%s: going on after %d of %d images", store, done, shape[0])

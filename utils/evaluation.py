@@ -109,12 +109,12 @@ def evaluate_places(
     def embed(images: ImageSet, scale: float, description: str) -> np.ndarray:
         if store is not None:
             return stored_descriptors(model, digest, images.paths, scale, options, store, retrieval.dtype, description)
-        size = 4 * len(images) * model.descriptor_dim
+        size = np.dtype(retrieval.dtype).itemsize * len(images) * model.descriptor_dim
         if size > MANY_BYTES:
             LOGGER.info(
                 "%s: descriptors take %.1f GB of memory; --store DIR keeps them on disk", description, size / 1e9
             )
-        return embed_images(model, images.paths, scale, options, description).astype(retrieval.dtype, copy=False)
+        return embed_images(model, images.paths, scale, options, description, retrieval.dtype)
 
     uses = Counter(_gallery_key(s) for s in sets)
     galleries: dict[tuple, SearchableGallery | None] = {}

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import faiss
 
+from datasets.mining import DESCRIPTOR_DTYPES
+
 FLAT = "Flat"
-DTYPES = ("float32", "float16")
 ADVISED_PER_CENTROID = 39
 """Images per list below which faiss warns."""
 OPQ_BITS = 8
@@ -40,13 +41,13 @@ class RetrievalSettings:
     nprobe: int | None = None
     pca_dim: int | None = None
     pca_whiten: bool = False
-    dtype: str = DTYPES[0]
+    dtype: str = DESCRIPTOR_DTYPES[0]
     seed: int = 0
 
     @property
     def plain(self) -> bool:
         """Whether it is the exact search in descriptors as the network gives them."""
-        return self.index == FLAT and self.pca_dim is None and self.dtype == DTYPES[0]
+        return self.index == FLAT and self.pca_dim is None and self.dtype == DESCRIPTOR_DTYPES[0]
 
 
 def default_nprobe(lists: int) -> int:
