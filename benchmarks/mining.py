@@ -8,7 +8,6 @@ negatives. Its cost is linear in the queries, so it is timed on the first `--pla
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ import faiss
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, write_record
 from benchmarks.timing import alternate
 from datasets.mining import mine_triplets, plan_mining
 from datasets.places import ImageSet, Neighbours, neighbours_within
@@ -180,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{args.queries} queries, gallery {args.gallery}, {NEG_SAMPLES} negatives; {machine()}")
     print("\n".join(align(table)))
     if args.out:
-        args.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        write_record(args.out, {"rows": rows})
     return 0
 
 

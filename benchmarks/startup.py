@@ -9,7 +9,6 @@ a process of its own.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.machine import in_a_process_of_its_own, machine
+from benchmarks.machine import in_a_process_of_its_own, machine, write_record
 from datasets.places import ImageSet, neighbours_within
 
 SAME_PLACE_M, NEGATIVE_M = 3.0, 25.0
@@ -99,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     print(machine())
     print("\n".join(align(table)))
     if args.out:
-        args.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        write_record(args.out, {"rows": rows})
     return 0
 
 
