@@ -23,7 +23,7 @@ from benchmarks.machine import machine, write_record
 from benchmarks.timing import alternate
 from datasets.mining import mine_triplets, plan_mining
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from utils.evaluation import align
+from utils.tables import align
 
 KEY = 0
 NEG_SAMPLES = 1000

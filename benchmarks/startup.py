@@ -18,6 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.machine import in_a_process_of_its_own, machine, write_record
 from datasets.places import ImageSet, neighbours_within
+from utils.tables import align
 
 SAME_PLACE_M, NEGATIVE_M = 3.0, 25.0
 CAMERAS = ("front", "left", "rear", "right")
@@ -93,8 +94,6 @@ def main(argv: list[str] | None = None) -> int:
         table.append(
             [row["way"], *counts, f"{row['seconds']:.2f}", f"{row['added_mib']:.0f}", f"{row['peak_mib']:.0f}"]
         )
-    from utils.evaluation import align  # only now: a process's peak counts from its parent's, which torch would raise
-
     print(machine())
     print("\n".join(align(table)))
     if args.out:
