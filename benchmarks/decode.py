@@ -54,9 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{args.images} JPEGs of {args.size[0]}x{args.size[1]}, {processor(args.device)}")
     print("\n".join(align(table(times, "images", args.images))))
     print(f"grey levels apart: {difference['largest']} at most, {difference['mean']:.3f} on average")
-    if args.out:
-        record = {"settings": vars(args) | {"out": None}, "difference": difference, "times": times}
-        write_record(args.out, record, args.device)
+    record = {"settings": vars(args) | {"out": None}, "difference": difference, "times": times}
+    write_record(args.out, record, args.device)
     return 0
 
 

@@ -147,10 +147,9 @@ def main(argv: list[str] | None = None) -> int:
             evaluation = timed(children, args.repeats)
         print(f"\nevaluation of four query sets, gallery and sets of {args.images} files each")
         print("\n".join(align(table(evaluation, "sets", 4))))
-    if args.out:
-        write_record(
-            args.out, {"settings": vars(args) | {"out": None}, "rate": rate, "evaluation": evaluation}, args.device
-        )
+    write_record(
+        args.out, {"settings": vars(args) | {"out": None}, "rate": rate, "evaluation": evaluation}, args.device
+    )
     return 0
 
 

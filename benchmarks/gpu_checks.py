@@ -123,8 +123,7 @@ def main(argv: list[str] | None = None) -> int:
             found = {"passed": False, "error": f"{type(error).__name__}: {error}"}
         record[check.__name__] = found
         print(f"{'ok    ' if found['passed'] else 'FAILED'} {check.__name__} ({time.perf_counter() - start:.0f} s)")
-        if args.out:
-            write_record(args.out, {"checks": record}, args.device)
+        write_record(args.out, {"checks": record}, args.device)
     return 0 if all(found["passed"] for found in record.values()) else 1
 
 

@@ -31,9 +31,10 @@ def processor(device: str) -> str:
     return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
 
 
-def write_record(path: Path, content: dict, device: str = "cpu") -> None:
-    """Write a benchmark's figures as JSON, the machine first."""
-    path.write_text(json.dumps({"machine": processor(device), **content}, indent=1, default=str) + "\n")
+def write_record(path: Path | None, content: dict, device: str = "cpu") -> None:
+    """Write a benchmark's figures as JSON, the machine first; nothing where no file is asked for."""
+    if path is not None:
+        path.write_text(json.dumps({"machine": processor(device), **content}, indent=1) + "\n")
 
 
 def _peak_mib() -> float:

@@ -178,8 +178,7 @@ def main(argv: list[str] | None = None) -> int:
         table.append(cells)
     print(f"{args.queries} queries, gallery {args.gallery}, {NEG_SAMPLES} negatives; {machine()}")
     print("\n".join(align(table)))
-    if args.out:
-        write_record(args.out, {"rows": rows})
+    write_record(args.out, {"rows": rows})
     return 0
 
 

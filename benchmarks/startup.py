@@ -96,8 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     print(machine())
     print("\n".join(align(table)))
-    if args.out:
-        write_record(args.out, {"rows": rows})
+    write_record(args.out, {"rows": rows})
     return 0
 
 

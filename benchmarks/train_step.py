@@ -92,8 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     seconds = timed(children, args.repeats)
     print(f"{args.arch}, {args.batch_size} triplets of {args.size[0]}x{args.size[1]}, {processor(args.device)}")
     print("\n".join(align(table(seconds, "steps"))))
-    if args.out:
-        write_record(args.out, {"settings": vars(args) | {"out": None}, "times": seconds}, args.device)
+    write_record(args.out, {"settings": vars(args) | {"out": None}, "times": seconds}, args.device)
     return 0
 
 
