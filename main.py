@@ -4,6 +4,7 @@ import argparse
 import copy
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +96,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             LOGGER.info("%d epochs are done", fit.state.epoch)
         best = fit.run()
         LOGGER.info("evaluating %s", best)
-        distributed.from_first(lambda: load_checkpoint(best)).load_into(model)
+        distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
         evaluation = evaluate_and_write(model, best, sets, labelled, options, folder)
         if evaluation and not args.no_report:
             before = compute.place(before) if before else None
@@ -131,7 +132,8 @@ def set_up(
     model = starting_model(args, resumed)
     training = None if resumed is None else {}
     if resumed and "run" in resumed.training:
-        check_record(resumed.training["record"], record)
+        saved = resumed.training["record"]
+        check_record({**saved, "arguments": arguments.recorded_arguments(saved)}, record)
         training = resumed.training
         bring_best(found, folder)
         replace_damaged(resumed.path, folder)

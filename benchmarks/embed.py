@@ -7,7 +7,6 @@ overcast, rain, snow, sun and night; the plain way embeds the gallery four times
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,9 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.flops import embedding_flops, peak_flops
+from benchmarks.machine import processor, write_record
 from benchmarks.plain import plain_evaluation
-from benchmarks.processes import Child, machine, table
-from benchmarks.timing import alternate
+from benchmarks.processes import Child, table, timed
 from datasets.naming import KINDS
 from datasets.places import ImageSet, load_image_set
 from models import build_model
@@ -47,10 +47,10 @@ def image_sets(folder: Path) -> list[ImageSet]:
     return [load_image_set([folder / condition]) for condition in CONDITIONS]
 
 
-def build_plain_rate(arch: str, device: str, size: tuple[int, int]) -> Callable[[], None]:
+def build_plain_rate(arch: str, device: str, size: tuple[int, int], batch: int) -> Callable[[], None]:
     torch.manual_seed(0)
     model = build_model(arch).to(device).eval()
-    images = torch.rand(BATCH, 3, size[1], size[0], device=device) * 255
+    images = torch.rand(batch, 3, size[1], size[0], device=device) * 255
 
     @torch.no_grad()
     def call() -> None:
@@ -59,11 +59,13 @@ def build_plain_rate(arch: str, device: str, size: tuple[int, int]) -> Callable[
     return call
 
 
-def build_rate(arch: str, device: str, size: tuple[int, int], precision: str, compiled: bool) -> Callable[[], None]:
+def build_rate(
+    arch: str, device: str, size: tuple[int, int], batch: int, precision: str, compiled: bool
+) -> Callable[[], None]:
     torch.manual_seed(0)
     compute = resolve_compute(device, precision, compiled)
     embedder = compute.embedder(compute.place(build_model(arch)))
-    images = compute.images(torch.randint(0, 256, (BATCH, 3, size[1], size[0]), dtype=torch.uint8))
+    images = compute.images(torch.randint(0, 256, (batch, 3, size[1], size[0]), dtype=torch.uint8))
 
     @torch.inference_mode()
     def call() -> None:
@@ -92,11 +94,16 @@ def build_evaluation(arch: str, device: str, folder: Path, workers: int, precisi
     return lambda: len(evaluate_places(model, sets, options))
 
 
-def timed(children: dict[str, Child], repeats: int) -> dict[str, dict]:
-    seconds = alternate(children, repeats)
-    for child in children.values():
-        child.close()
-    return seconds
+def with_flops(rate: dict[str, dict], arch: str, size: tuple[int, int], batch: int, device: str) -> dict[str, dict]:
+    """The rates with images per second, and the share of the GPU's peak that they make use of (None where it is not known)."""
+    flops = embedding_flops(arch, size)
+    name = torch.cuda.get_device_name() if device == "cuda" else ""
+    for way, times in rate.items():
+        images_per_s = batch / times["seconds"]
+        peak = peak_flops(name, "fp32" if way == PLAIN else way.split(",")[0])
+        share = None if peak is None else images_per_s * flops / peak
+        times |= {"images_per_s": images_per_s, "flops_per_image": flops, "fraction_of_peak": share}
+    return rate
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -105,6 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", type=int, nargs=2, default=[384, 216], metavar=("W", "H"))
     parser.add_argument("--images", type=int, default=48, help="per condition (default: 48)")
+    parser.add_argument("--batch", type=int, default=BATCH, help=f"images from memory at once (default: {BATCH})")
     parser.add_argument("--num_workers", type=int, default=1)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "auto"], help="ours (default: fp32 auto)")
     parser.add_argument("--compile", action="store_true", help="add compiled embedding")
@@ -113,30 +121,35 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the record here as JSON")
     args = parser.parse_args(argv)
     size = tuple(args.size)
-    names = {precision: resolve_compute(args.device, precision).precision for precision in args.precisions}
-    where = torch.cuda.get_device_name() if args.device == "cuda" else machine()
-    children = {PLAIN: Child(build_plain_rate, args.arch, args.device, size)}
-    for precision, shown in names.items():
-        children[shown] = Child(build_rate, args.arch, args.device, size, precision, False)
-        if args.compile:
-            children[f"{shown}, compiled"] = Child(build_rate, args.arch, args.device, size, precision, True)
-    rate = timed(children, args.repeats)
-    print(f"{args.arch}, embedding {size[0]}x{size[1]} from memory, batches of {BATCH}, {where}")
-    print("\n".join(align(table(rate, "images", BATCH))))
+    names = dict.fromkeys(resolve_compute(args.device, precision).precision for precision in args.precisions)
+    steadily = args.device == "cuda"
+    children = {PLAIN: Child(build_plain_rate, args.arch, args.device, size, args.batch, steadily=steadily)}
+    for precision in names:
+        for compiled in (False, True) if args.compile else (False,):
+            way = args.arch, args.device, size, args.batch, precision, compiled
+            children[precision + ", compiled" * compiled] = Child(build_rate, *way, steadily=steadily)
+    rate = with_flops(timed(children, args.repeats), args.arch, size, args.batch, args.device)
+    print(
+        f"{args.arch}, embedding {size[0]}x{size[1]} from memory, batches of {args.batch}, {processor(args.device)}, "
+        f"{rate[PLAIN]['flops_per_image'] / 1e9:.1f} GFLOP per image"
+    )
+    rows = table(rate, "images", args.batch)
+    shares = [times["fraction_of_peak"] for times in rate.values()]
+    shown = ["of peak", *("unknown" if share is None else f"{share:.1%}" for share in shares)]
+    print("\n".join(align([[*row, share] for row, share in zip(rows, shown)])))
     evaluation = {}
     if not args.rate_only:
         with tempfile.TemporaryDirectory() as name:
             draw_images(Path(name), size, args.images)
             machine_args = (args.arch, args.device, Path(name), args.num_workers)
             children = {PLAIN: Child(build_plain_evaluation, *machine_args)}
-            children |= {shown: Child(build_evaluation, *machine_args, p) for p, shown in names.items()}
+            children |= {precision: Child(build_evaluation, *machine_args, precision) for precision in names}
             evaluation = timed(children, args.repeats)
         print(f"\nevaluation of four query sets, gallery and sets of {args.images} files each")
         print("\n".join(align(table(evaluation, "sets", 4))))
-    if args.out:
-        settings = vars(args) | {"out": None}
-        record = {"machine": where, "settings": settings, "rate": rate, "evaluation": evaluation, "batch": BATCH}
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(
+        args.out, {"settings": vars(args) | {"out": None}, "rate": rate, "evaluation": evaluation}, args.device
+    )
     return 0
 
 

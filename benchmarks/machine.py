@@ -1,5 +1,6 @@
-"""What a benchmark ran on, and how much memory a piece of work takes."""
+"""What a benchmark ran on, its record, and how much memory a piece of work takes."""
 
+import json
 import multiprocessing
 import os
 import platform
@@ -19,6 +20,21 @@ def machine() -> str:
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} cores, torch {version('torch')}"
+
+
+def processor(device: str) -> str:
+    """What a benchmark computes on, in words: the GPU where it is one, else the machine."""
+    if device != "cuda":
+        return machine()
+    import torch  # only now: it would raise the peak memory that others measure
+
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+
+
+def write_record(path: Path | None, content: dict, device: str = "cpu") -> None:
+    """Write a benchmark's figures as JSON, the machine first; nothing where no file is asked for."""
+    if path is not None:
+        path.write_text(json.dumps({"machine": processor(device), **content}, indent=1) + "\n")
 
 
 def _peak_mib() -> float:

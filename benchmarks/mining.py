@@ -9,7 +9,6 @@ else: what no way of using it can fall below. Then the memory that ours takes be
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -22,11 +21,11 @@ import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.machine import in_a_process_of_its_own, machine
+from benchmarks.machine import in_a_process_of_its_own, machine, write_record
 from benchmarks.timing import alternate
 from datasets.mining import MiningPlan, mine_triplets, plan_mining
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from utils.evaluation import align
+from utils.tables import align
 
 KEY = 0
 NEG_SAMPLES = 1000
@@ -227,8 +226,7 @@ def main(argv: list[str] | None = None) -> int:
         figures = f"{row['added_mib']:.0f}", f"{row['stated_mib']:.0f}"
         table.append([str(row["dim"]), str(row["gallery"]), str(row["queries"]), *figures])
     print("\n".join(["", *align(table)]))
-    if args.out:
-        args.out.write_text(json.dumps({"machine": machine(), "rows": rows, "memory": taken}, indent=1) + "\n")
+    write_record(args.out, {"rows": rows, "memory": taken})
     return 0
 
 

@@ -1,54 +1,71 @@
 """Ways of doing a piece of work, each in a process of its own; and the table that compares their times."""
 
 import multiprocessing
-import os
-import platform
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import torch
 
+from benchmarks.timing import alternate
 
-def machine() -> str:
-    """Processor, cores and torch, in words."""
-    name = platform.processor() or platform.machine()
-    if platform.system() == "Linux":
-        with open("/proc/cpuinfo") as file:
-            name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, torch {torch.__version__}"
+
+def steady(call: Callable[[], object], calls: int = 5) -> float:
+    """Seconds per call on a GPU: the mean of some in a row, after one that fills the allocator anew. The GPU memory is handed
+    back afterwards, for the processes whose turn is next."""
+    call()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    torch.cuda.synchronize()
+    seconds = (time.perf_counter() - start) / calls
+    torch.cuda.empty_cache()
+    return seconds
 
 
 class Child:
     """A process of its own that builds something once and calls it on demand, so that settings of one do not reach another.
 
+    Several are built at the same time; the first call waits.
+
     Parameters
     ----------
     build : called with `arguments` in the child; returns the callable. Both must be importable by name.
+    steadily : have a call return what `steady` measures; for a GPU.
     """
 
-    def __init__(self, build: Callable[..., Callable[[], object]], *arguments: object) -> None:
+    def __init__(self, build: Callable[..., Callable[[], object]], *arguments: object, steadily: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, build, arguments), daemon=False)
+        self._process = context.Process(target=_serve, args=(theirs, build, arguments, steadily), daemon=False)
         self._process.start()
         theirs.close()
-        self._pipe.recv()
 
     def __call__(self) -> object:
         self._pipe.send(True)
         return self._pipe.recv()
 
     def close(self) -> None:
-        self._pipe.send(False)
+        with suppress(BrokenPipeError):  # it has failed, and said why
+            self._pipe.send(False)
         self._process.join()
 
 
-def _serve(pipe: Connection, build: Callable[..., Callable[[], object]], arguments: tuple) -> None:
+def _serve(pipe: Connection, build: Callable[..., Callable[[], object]], arguments: tuple, steadily: bool) -> None:
     call = build(*arguments)
-    pipe.send(None)
     while pipe.recv():
-        pipe.send(call())
+        pipe.send(steady(call) if steadily else call())
+
+
+def timed(children: dict[str, Child], rounds: int) -> dict[str, dict]:
+    """Their times, by `benchmarks.timing.alternate`; the children end."""
+    try:
+        return alternate(children, rounds)
+    finally:
+        for child in children.values():
+            child.close()
 
 
 def table(times: dict[str, dict], unit: str, work: float = 1.0) -> list[list[str]]:

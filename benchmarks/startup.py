@@ -9,7 +9,6 @@ a process of its own.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -17,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.machine import in_a_process_of_its_own, machine
+from benchmarks.machine import in_a_process_of_its_own, machine, write_record
 from datasets.places import ImageSet, neighbours_within
+from utils.tables import align
 
 SAME_PLACE_M, NEGATIVE_M = 3.0, 25.0
 CAMERAS = ("front", "left", "rear", "right")
@@ -94,12 +94,9 @@ def main(argv: list[str] | None = None) -> int:
         table.append(
             [row["way"], *counts, f"{row['seconds']:.2f}", f"{row['added_mib']:.0f}", f"{row['peak_mib']:.0f}"]
         )
-    from utils.evaluation import align  # only here: the measured processes import this module, and need no torch
-
     print(machine())
     print("\n".join(align(table)))
-    if args.out:
-        args.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    write_record(args.out, {"rows": rows})
     return 0
 
 

@@ -6,16 +6,15 @@ On a GPU the sizes of the protocol: `--size 1536 864 --target_size 768 432 --dev
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from benchmarks.machine import processor, write_record
 from benchmarks.plain import PlainStep
-from benchmarks.processes import Child, machine, table
-from benchmarks.timing import alternate
+from benchmarks.processes import Child, table, timed
 from models import build_model
 from utils.compute import resolve_compute
 from utils.tables import align
@@ -63,8 +62,6 @@ def build_ours(
         train_step(
             model, optimizers, images, labels, target, num_queries=batch_of[2], settings=settings, compute=compute
         )
-        if compute.device.type == "cuda":
-            torch.cuda.synchronize()
 
     return call
 
@@ -84,26 +81,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write the record here as JSON")
     args = parser.parse_args(argv)
     batch_of = (tuple(args.size), tuple(args.target_size or args.size), args.batch_size)
-    children = {PLAIN: Child(build_plain, args.arch, args.device, batch_of)}
-    for precision in args.precisions:
-        shown = resolve_compute(args.device, precision).precision
-        for method in ("alternating", "grl"):
-            children[f"{shown}, {method}"] = Child(
-                build_ours, args.arch, args.device, batch_of, precision, method, False
-            )
+    steadily = args.device == "cuda"
+    children = {PLAIN: Child(build_plain, args.arch, args.device, batch_of, steadily=steadily)}
+    for precision in dict.fromkeys(resolve_compute(args.device, name).precision for name in args.precisions):
+        ways = {f"{precision}, {method}": (method, False) for method in ("alternating", "grl")}
         if args.compile:
-            children[f"{shown}, grl, compiled"] = Child(
-                build_ours, args.arch, args.device, batch_of, precision, "grl", True
-            )
-    seconds = alternate(children, args.repeats)
-    for child in children.values():
-        child.close()
-    where = torch.cuda.get_device_name() if args.device == "cuda" else machine()
-    print(f"{args.arch}, {args.batch_size} triplets of {args.size[0]}x{args.size[1]}, {where}")
+            ways[f"{precision}, grl, compiled"] = "grl", True
+        for name, way in ways.items():
+            children[name] = Child(build_ours, args.arch, args.device, batch_of, precision, *way, steadily=steadily)
+    seconds = timed(children, args.repeats)
+    print(f"{args.arch}, {args.batch_size} triplets of {args.size[0]}x{args.size[1]}, {processor(args.device)}")
     print("\n".join(align(table(seconds, "steps"))))
-    if args.out:
-        record = {"machine": where, "settings": vars(args) | {"out": None}, "times": seconds}
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(args.out, {"settings": vars(args) | {"out": None}, "times": seconds}, args.device)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Triplets, and the batches of them that training reads from disk."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,14 +39,26 @@ class StepPlan(NamedTuple):
     keys: tuple[tuple[int, ...], ...]
 
 
+class PlanSampler:
+    """Hands a loader whatever plans are due, so that its workers outlive a refresh of the cache."""
+
+    def __init__(self) -> None:
+        self.plans: list[StepPlan] = []
+
+    def __iter__(self) -> Iterator[StepPlan]:
+        return iter(self.plans)
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+
 class StepBatch(NamedTuple):
     """One training step's data, 8-bit: images (S, 3, h, w) ordered queries, positives, negatives; labels (S, h, w) or None;
-    target (T, 3, H, W) or None; and the files of both."""
+    and target (T, 3, H, W) or None."""
 
     images: Tensor
     labels: Tensor | None
     target: Tensor | None
-    files: list[str]
 
 
 class LoadFailure(NamedTuple):
@@ -119,7 +132,7 @@ class TrainingBatches(Dataset):
             if targets
             else None
         )
-        return StepBatch(stack_images(images), default_collate(labels) if labels else None, target, files + targets)
+        return StepBatch(stack_images(images), default_collate(labels) if labels else None, target)
 
 
 def _size(x: Tensor) -> tuple[int, int]:

@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 
 
+def widen(x: Tensor) -> Tensor:
+    """`x` in at least float32 (float64 is never cast down)."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class MultiScalePooling(nn.Module):
     """GeM with one power for all stages; the descriptor is the concatenation, not normalised afterwards.
 
@@ -21,7 +26,7 @@ class MultiScalePooling(nn.Module):
 
     def pool(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, C, h, w) -> (B, C); `weight` (B, 1, h, w) multiplies the locations after their norm was taken."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        x = widen(x)
         x = x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + self.eps)
         if weight is not None:
             x = x * weight

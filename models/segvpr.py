@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from models.attention import MultiScaleAttention, UniformAttention
 from models.domain import Discriminator
 from models.encoder import STAGES, Encoder, fold_batch_norm, load_pretrained
 from models.heads import build_head
-from models.pooling import MultiScalePooling
+from models.pooling import MultiScalePooling, widen
 from models.resize import resize_to
 
 ATTENTION_STAGE, HEAD_STAGE = 3, 4
@@ -140,7 +139,7 @@ class SegVPR(nn.Module):
 
 def relative(attention: Tensor) -> Tensor:
     """A map (B, 1, h, w) in at least float32, divided by its mean over the image."""
-    attention = attention.to(torch.promote_types(attention.dtype, torch.float32))
+    attention = widen(attention)
     return attention / attention.mean(dim=(-2, -1), keepdim=True)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from utils import indexing
-from utils.descriptor_store import folder_of
+from utils.descriptor_store import LOCK, folder_of
 from utils.index_settings import FLAT, RetrievalSettings, check_settings, default_nprobe
 from utils.indexing import SearchableGallery, build_index
 from utils.pca import fit_projection
@@ -174,6 +174,14 @@ def test_pca_of_all_dimensions_keeps_distances_and_a_sample_is_bounded(monkeypat
     monkeypatch.setattr("utils.pca.SAMPLE", 50)
     assert np.array_equal(fit_projection(GALLERY, 4, seed=1).matrix, fit_projection(GALLERY, 4, seed=1).matrix)
     assert not np.array_equal(fit_projection(GALLERY, 4, seed=1).matrix, fit_projection(GALLERY, 4, seed=2).matrix)
+
+
+def test_a_store_that_may_only_be_read_is_searched(tmp_path):
+    kept = mapped(tmp_path)
+    (tmp_path / LOCK).mkdir()  # cannot be opened, whoever runs the test
+    SearchableGallery(kept, RetrievalSettings(pca_dim=4), tmp_path)
+    again = SearchableGallery(kept, RetrievalSettings(), tmp_path).search(QUERIES, 3)
+    np.testing.assert_array_equal(again[0], search(GALLERY, QUERIES, 3)[0])
 
 
 def test_shortened_descriptors_are_kept(tmp_path, monkeypatch):

@@ -282,6 +282,22 @@ def test_shards_grow_while_they_are_quick(model, gallery_folder, tmp_path, monke
     assert shards == [1, 2, 4]
 
 
+def test_a_store_that_was_only_not_yet_named_is_used(model, gallery_folder, tmp_path, monkeypatch):
+    images, replace_file = list_images(gallery_folder), os.replace
+
+    def killed(source, target):
+        if os.fspath(target).endswith(DESCRIPTORS):
+            raise KeyboardInterrupt
+        replace_file(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "replace", killed)
+        store_of(model, images, tmp_path / "store")
+    model.embedded = 0
+    assert store_of(model, images, tmp_path / "store").shape == (PLACES, model.descriptor_dim)
+    assert model.embedded == 0
+
+
 def test_a_partial_file_that_lost_its_end_is_made_anew(model, gallery_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(descriptor_store, "SHARD", 2)
     monkeypatch.setattr(descriptor_store, "SHARD_SECONDS", 0)

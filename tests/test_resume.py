@@ -396,6 +396,19 @@ def test_what_may_change_on_resume_and_what_may_not(caplog):
         )
 
 
+def test_a_checkpoint_from_before_a_flag_existed_goes_on(tiny_root, trained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(trained_run / "last.pth", weights_only=True)
+    for flag in ("precision", "mining", "cache_negatives", "attention", "sync_bn", "decode"):
+        del content["training"]["record"]["arguments"][flag]
+    (tmp_path / "old").mkdir()
+    torch.save(content, tmp_path / "old/last.pth")
+    command = [*data_flags(tiny_root), *SMALL_RUN, "--resume", "old", "--exp_name", "elsewhere"]
+    assert main.main(command) == 0
+    assert main.main([*command, "--mining", "random"]) == 2
+    assert "this would be another run: --mining was full, is random (" in capsys.readouterr().err
+
+
 def test_data_sets_may_move(tiny_root, trained_run, tmp_path, monkeypatch, capsys):
     import shutil
 

@@ -21,3 +21,8 @@ def test_candidates_alternate_and_are_compared_within_a_round():
     assert calls == ["a", "b"] * 4
     assert timed["a"] == {"seconds": 4, "speedup": 1, "runs": [4, 40, 4]}
     assert timed["b"] == {"seconds": 2, "speedup": 2, "runs": [2, 20, 1]}
+
+
+def test_a_candidate_may_time_itself():
+    timed = alternate({"a": lambda: 6.0, "b": lambda: 2.0}, rounds=2, clock=lambda: 0.0)
+    assert timed["a"]["seconds"] == 6 and timed["b"] == {"seconds": 2, "speedup": 3, "runs": [2, 2]}

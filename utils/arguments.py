@@ -14,6 +14,7 @@ from utils.evaluation import TOP_K, EvaluationSet, file_name
 from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.index_settings import FLAT, RetrievalSettings
 from utils.logs import LOGGER
+from utils.parsers import main_parser
 from utils.runs import new_run_folder
 from utils.screening import Screening
 from utils.training import LossSettings
@@ -246,6 +247,11 @@ def fit_settings(args: argparse.Namespace) -> FitSettings:
 def plain_values(args: argparse.Namespace) -> dict:
     """The arguments as plain values, for the checkpoint."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+
+
+def recorded_arguments(record: dict) -> dict:
+    """The arguments that a checkpoint's run was started with; flags that came after it stand at their defaults."""
+    return {**plain_values(main_parser().parse_args([])), **record.get("arguments", {})}
 
 
 def target_paths(args: argparse.Namespace, screening: Screening) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -269,13 +269,12 @@ def _note_rows(store: Path, rows: int) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process fills this store. Ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: nothing to lock with
-        yield
-        return
-    with open(folder / LOCK, "a") as file:
-        with suppress(OSError):  # a file system without locks
+    """Wait until no other process fills this store; a store that may only be read needs no waiting. Ends with the process,
+    however it ends."""
+    with ExitStack() as held:
+        with suppress(ImportError, OSError):  # not a POSIX system, a file system without locks, or not ours to write
+            import fcntl
+
+            file = held.enter_context(open(folder / LOCK, "a"))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

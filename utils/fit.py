@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from datasets.mining import mine_triplets, plan_mining, random_triplets
 from datasets.naming import Kind, fingerprint
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from datasets.triplets import StepBatch, StepPlan, TrainingBatches, Triplets
+from datasets.triplets import PlanSampler, StepBatch, StepPlan, TrainingBatches, Triplets
 from models.segvpr import SegVPR
 from utils.checkpoints import save_checkpoint
 from utils.distributed import from_first, is_first, own_part, rank, world_size
@@ -178,19 +178,6 @@ def check_batches_divide(settings: FitSettings, queries: int, processes: int) ->
         )
 
 
-class _PlanSampler:
-    """Hands the loader whatever plans are due, so that its workers outlive a refresh of the cache."""
-
-    def __init__(self) -> None:
-        self.plans: list[StepPlan] = []
-
-    def __iter__(self):
-        return iter(self.plans)
-
-    def __len__(self) -> int:
-        return len(self.plans)
-
-
 Evaluate = Callable[[SegVPR], tuple[float | None, dict[str, float]]]
 """Scores a model after an epoch: the value that decides which checkpoint is best (None without validation data), and all
 figures for the history."""
@@ -227,7 +214,7 @@ class Fit:
         self._dataset = TrainingBatches(
             data.gallery, data.queries, data.target_paths, settings.target_size, settings.losses.sem_weight != 0
         )
-        self._sampler, self._notes = _PlanSampler(), self._dataset.notes
+        self._sampler, self._notes = PlanSampler(), self._dataset.notes
         self._loader = DataLoader(
             self._dataset,
             batch_size=None,

@@ -5,13 +5,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.domain import SOURCE, TARGET
+from models.pooling import widen
 
 IGNORED = 255
-
-
-def widen(x: Tensor) -> Tensor:
-    """`x` in at least float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def triplet_loss(queries: Tensor, positives: Tensor, negatives: Tensor, margin: float = 0.1) -> Tensor:

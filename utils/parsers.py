@@ -11,7 +11,7 @@ from utils.compute import PRECISIONS
 from utils.distributed import launched
 from utils.embedding import DECODERS
 from utils.fit import FitSettings
-from utils.index_settings import FLAT, SUPPORTED
+from utils.index_settings import FLAT, SUPPORTED, RetrievalSettings
 from utils.screening import ON_BAD_IMAGE
 from utils.training import DA_METHODS, GRL_SCHEDULES, LossSettings
 
@@ -407,9 +407,9 @@ def eval_parser() -> argparse.ArgumentParser:
     group.add_argument("--pca_whiten", action="store_true", help="scale the PCA's components to variance 1")
     group.add_argument(
         "--descriptor_dtype",
-        default=DESCRIPTOR_DTYPES[0],
+        default=RetrievalSettings.dtype,
         choices=DESCRIPTOR_DTYPES,
-        help="in which descriptors are kept",
+        help="numbers that descriptors are kept in",
     )
     group.add_argument(
         "--store",

@@ -15,7 +15,7 @@ LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best.pth"
 
 MAY_CHANGE = {
     *("resume", "exp_name", "device", "num_workers", "n_epochs", "patience", "save_every_min", "pretrain"),
-    "no_report",
+    *("no_report", "compile", "deterministic", "decode"),  # like the device, the machine's matter
     "sync_bn",  # another number of processes may go on, and one process knows no synchronised BN
     *("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets"),
 }

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.convert_files import OneLineParser
-from utils.arguments import plain_values
+from utils.arguments import recorded_arguments
 from utils.checkpoints import load_checkpoint
 from utils.command import run_command
 from utils.localize import printable
 from utils.logs import LOGGER, start_logging
-from utils.parsers import main_parser
 from utils.runs import BEST, LAST, PREVIOUS
 
 SHOWN_AT = ("1", "5")
@@ -29,6 +28,7 @@ RESULTS = "results.json"
 ROOTS = ("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets")
 NOT_CONFIGURATION = {
     *("seed", "exp_name", "device", "num_workers", "cache_batch_size", "save_every_min"),
+    *("compile", "deterministic", "decode"),
     *("resume", "output_dir", "no_report", "on_bad_image", *ROOTS),
 }
 """Arguments that may differ within a configuration. Of data sets, what is in them counts, not where they lie; of
@@ -141,7 +141,7 @@ def read_run(folder: Path) -> Run:
     record = read_record(folder, content.get("checkpoint"))
     if not record:
         return Run(folder, recalls, miou, network)
-    given = {**plain_values(main_parser().parse_args([])), **record["arguments"]}
+    given = recorded_arguments(record)
     arguments = {name: value for name, value in given.items() if name not in NOT_CONFIGURATION}
     arguments["started from"] = starting_weights(given["resume"])
     roots = {name: given[name] for name in ROOTS}
