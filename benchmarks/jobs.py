@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,17 +63,25 @@ def state(job: Job) -> str:
         return NEW
     resumable = (run / LAST).exists() or (run / PREVIOUS).exists()
     recorded = load_newest(run / (LAST if resumable else BEST)).training["record"]["arguments"]
-    wanted = plain_values(main_parser().parse_args(list(job.flags)))
-    odd = [
-        f"--{name} was {recorded.get(name)}, is {wanted[name]}"
-        for name in wanted
-        if name not in NOT_CONFIGURATION - {"seed"} and recorded.get(name) != wanted[name]
-    ]
+    odd = changed(recorded, arguments_of(job.flags))
     if odd:
         raise ValueError(
             f"{run}: was made with other arguments ({'; '.join(odd)}); give those, or move the folder out of the way"
         )
     return FINISHED if (run / RESULTS).is_file() else BEGUN
+
+
+def arguments_of(flags: Sequence[str]) -> dict:
+    """What main.py would record of these flags."""
+    return plain_values(main_parser().parse_args(list(flags)))
+
+
+def changed(recorded: Mapping, wanted: Mapping) -> list[str]:
+    """Arguments that make another run, as `--name was a, is b`; where data lie and what computes may differ."""
+    names = [name for name in wanted if name not in NOT_CONFIGURATION - {"seed"}]
+    return [
+        f"--{name} was {recorded.get(name)}, is {wanted[name]}" for name in names if recorded.get(name) != wanted[name]
+    ]
 
 
 def drop_training_state(job: Job) -> None:
@@ -146,6 +154,10 @@ def run_jobs(jobs: Sequence[Job], on: Sequence[str]) -> None:
                 time.sleep(POLL_S)
     finally:
         bar.close()
+        if running:
+            LOGGER.warning(
+                "stopping %d runs; they save themselves, and the same command goes on with them", len(running)
+            )
         for _, process, _ in running.values():
             process.send_signal(signal.SIGTERM)
         for _, process, _ in running.values():

@@ -16,12 +16,13 @@ def _panels(theme: Theme, titles: Sequence[str], labels: Sequence[str], x: str) 
     """A panel per condition, with the same rows in each, the first on top."""
     rows = -(-len(titles) // COLUMNS)
     figure = _figure(theme, rows * (HEAD_IN + ROW_IN * len(labels)), WIDTH_IN)
-    grid = figure.subplots(rows, min(COLUMNS, len(titles)), sharey=True, squeeze=False).ravel()
+    grid = figure.subplots(rows, min(COLUMNS, len(titles)), sharex=True, sharey=True, squeeze=False).ravel()
     for axes in grid[len(titles) :]:
         axes.set_visible(False)
     for axes, title in zip(grid, titles):
         _dress(axes, theme, title, x, grid="x")
         axes.set_yticks(range(len(labels)), labels)
+        axes.tick_params(labelbottom=True)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.tick_params(axis="y", colors=theme.ink)
     return figure, list(grid[: len(titles)])
@@ -34,9 +35,9 @@ def recall_dots(recalls: Mapping[str, Mapping[str, Sequence[float]]], theme: The
     for axes, by_variant in zip(panels, recalls.values()):
         for y, label in enumerate(labels):
             values = list(by_variant[label])
-            axes.plot(values, [y] * len(values), "o", color=theme.gallery, markersize=3.5, linestyle="", zorder=3)
-            axes.plot([np.mean(values)], [y], "D", color=theme.series[0], markersize=5.5, linestyle="", zorder=4)
-        axes.set_xlim(left=0)
+            axes.plot(values, [y] * len(values), "o", color=theme.gallery, markersize=3.5, linestyle="", clip_on=False)
+            axes.plot([np.mean(values)], [y], "D", color=theme.series[0], markersize=5.5, linestyle="", clip_on=False)
+        axes.set_xlim(0, 100)
     return figure
 
 

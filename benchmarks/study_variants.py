@@ -115,7 +115,7 @@ PRESETS = {
     ),
     # as the demo, see docs/protocol.md
     "small": Preset(SIZE, 150, SMALL),
-    # the protocol's own settings; the town is smaller than IDDAv2, so an epoch draws each query about twice
+    # the protocol's own settings; the town is smaller than IDDAv2, so an epoch takes each query about four times
     "full": Preset(
         (768, 432), 600, {"arch": "resnet50", "pretrain": "imagenet", "num_workers": "8", "precision": "auto"}
     ),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import eval as evaluation_script
 from benchmarks.demo import SIZE, SMALL, run, words
-from benchmarks.jobs import Job, devices, newest_run, run_jobs
+from benchmarks.jobs import Job, arguments_of, changed, devices, newest_run, run_jobs
 from benchmarks.processes import machine
 from benchmarks.study_variants import CONDITIONS, town_flags
 from datasets.convert_files import OneLineParser, positive
@@ -143,10 +143,11 @@ def train_leg(args: argparse.Namespace, extra: Sequence[str], leg: int) -> dict:
     job = leg_job(args, extra, leg, before)
     if record_of(folder, leg).is_file():
         record = json.loads(record_of(folder, leg).read_text())
-        if record["flags"] != list(job.flags):
-            odd = " ".join(word for word in job.flags if word not in record["flags"]) or "fewer of them"
+        odd = changed(arguments_of(record["flags"]), arguments_of(job.flags))
+        if odd:
             raise ValueError(
-                f"{record_of(folder, leg)}: this leg was trained with other flags (now: {odd}); give those, or another --name"
+                f"{record_of(folder, leg)}: this leg was trained with other arguments ({'; '.join(odd)}); give those, or "
+                "another --name"
             )
         clean_up(args, leg)
         return record
@@ -239,6 +240,7 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
     save_checkpoint(out, last.build(), {}, half=True)
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)
+    start_logging()  # eval.py has closed the log that it shared with us
     record = {"command": shlex.join(["python3", "-m", "benchmarks.train_town", *command]), "machine": machine()}
     record |= {"bytes": size, "legs": legs, "evaluation": found}
     out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")

@@ -95,26 +95,25 @@ def in_process(tmp_path, monkeypatch):
 
 def test_finished_runs_are_skipped_and_an_interrupted_one_goes_on(tiny_root, in_process, monkeypatch):
     flags = (*data_flags(tiny_root), *SMALL_RUN, "--test_q", "rain", "--test_g", "overcast", "--n_epochs", "1")
-    first, second = Job("s/a/seed0", flags), Job("s/b/seed0", flags)
+    made = Job("s/a/seed0", flags)
+    assert state(made) == NEW
     with monkeypatch.context() as patch:
 
         def stopped(self, events):
             raise ValueError("a power cut")
 
         patch.setattr(Fit, "_finish_epoch", stopped)
-        with pytest.raises(ValueError, match=r"s/b/seed0: main.py ended with status 2"):
-            run_jobs([second], ["cpu"])
-    assert (state(first), state(second)) == (NEW, BEGUN)
-    begun = newest_run(second)
-    run_jobs([first, second], ["cpu"])
-    assert (state(first), state(second)) == (FINISHED, FINISHED)
-    assert newest_run(second) == begun and len(list(second.folder.iterdir())) == 1
-    kept = {path.name for path in newest_run(first).glob("*.pth")}
-    assert kept == {BEST}, "of a finished run only the weights are kept"
+        with pytest.raises(ValueError, match=r"s/a/seed0: main.py ended with status 2"):
+            run_jobs([made], ["cpu"])
+    begun = newest_run(made)
+    assert state(made) == BEGUN
+    run_jobs([made], ["cpu"])
+    assert state(made) == FINISHED and newest_run(made) == begun and len(list(made.folder.iterdir())) == 1
+    assert {path.name for path in begun.glob("*.pth")} == {BEST}, "of a finished run only the weights are kept"
     in_process.clear()
-    run_jobs([first, second], ["cpu"])
+    run_jobs([made], ["cpu"])
     assert in_process == []
-    with pytest.raises(ValueError, match=r"--lr was 0.00025, is 0.5; give those"):
+    with pytest.raises(ValueError, match=r"\(--lr was 0.00025, is 0.5\); give those"):
         run_jobs([Job("s/a/seed0", (*flags, "--lr", "0.5"))], ["cpu"])
     assert state(Job("s/a/seed0", (*flags, "--num_workers", "2"))) == FINISHED
 
@@ -236,6 +235,37 @@ def test_found_within_a_rank(tmp_path):
     path = tmp_path / "p" / "val.csv"
     assert list(found_within(path, 1).values()) == [True, False, False, False]
     assert list(found_within(path, 5).values()) == [True, True, False, False]
+
+
+# -- training over many towns ----------------------------------------------------------------------------------------
+
+
+def legs(words=""):
+    args, extra = train_town.build_parser().parse_known_args(["--legs", "4", *words.split()])
+    return args, extra
+
+
+def test_legs_take_a_town_each_and_a_falling_rate():
+    args, extra = legs("--lr 0.002 --attention none --precision fp32")
+    parsed = [main_parser().parse_args(train_town.leg_job(args, extra, leg, None).command) for leg in range(4)]
+    assert [p.lr for p in parsed] == pytest.approx([0.002 * (1 - leg / 4) ** 0.9 for leg in range(4)])
+    assert len({(p.dataset_root, p.DA_datasets) for p in parsed}) == 4
+    assert len({p.dataset_root_val for p in parsed}) == 1 and parsed[0].dataset_root_val != parsed[0].dataset_root
+    assert {p.attention for p in parsed} == {"none"}
+    with pytest.raises(ValueError, match=r"--dataset_root: benchmarks\.train_town decides that itself"):
+        train_town.shared_flags(args, ["--dataset_root", "x"])
+
+
+def test_a_leg_on_record_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args, extra = legs("--precision fp32")
+    record = {"flags": list(train_town.leg_job(args, extra, 0, None).flags), "history": [{"epoch": 1}]}
+    folder = tmp_path / "runs/train_town"
+    folder.mkdir(parents=True)
+    (folder / "leg_000.json").write_text(json.dumps(record))
+    assert train_town.train_leg(args, extra, 0) == record
+    with pytest.raises(ValueError, match=r"leg_000.json: .* \(--attention was after_norm, is none\); give"):
+        train_town.train_leg(args, [*extra, "--attention", "none"], 0)
 
 
 # -- the file that ships ---------------------------------------------------------------------------------------------
