@@ -21,7 +21,7 @@ from datasets.convert_files import OneLineParser
 from datasets.naming import KINDS
 from datasets.town import make_town
 from utils.command import run_command
-from utils.compute import resolve_compute
+from utils.compute import PRECISIONS, resolve_compute
 from utils.embedding import EmbeddingOptions
 from utils.logs import LOGGER, start_logging
 
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the town (default: data/study_<preset>)")
     parser.add_argument("--pretrain", metavar="imagenet|none|PATH", help="encoder weights, in place of the preset's")
-    parser.add_argument("--precision", help="numbers of the convolutions, in place of the preset's")
+    parser.add_argument("--precision", choices=PRECISIONS, help="numbers of the convolutions, in place of the preset's")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
     parser.add_argument("--dry_run", action="store_true", help="print the runs, their state and commands, and stop")
     parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")

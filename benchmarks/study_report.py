@@ -199,13 +199,12 @@ def attention_of(
     finished: Sequence[Finished], town: Path, scale: float, options: EmbeddingOptions
 ) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     """Attention per class of each trained variant that has a map, see `benchmarks.study_attention`."""
-    images = rain_queries(town)
+    with_map = [f for f in finished if f.variant.parsed()["attention"] != "none" and f.variant.parsed()["n_epochs"] > 0]
+    images = rain_queries(town) if with_map else []
     found = {}
-    for f in finished:
-        parsed = f.variant.parsed()
-        if parsed["attention"] != "none" and parsed["n_epochs"] > 0:
-            measured = [measure_attention(run.folder, images, scale, options) for run in f.runs.values()]
-            found[f.variant.name] = mean_over_seeds(measured)
+    for f in with_map:
+        measured = [measure_attention(run.folder, images, scale, options) for run in f.runs.values()]
+        found[f.variant.name] = mean_over_seeds(measured)
     return found
 
 

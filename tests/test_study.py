@@ -1,6 +1,8 @@
 """The study: variants are what they say, runs are skipped or go on, intervals are those of hand-built values."""
 
 import json
+import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,16 +14,19 @@ import main
 from benchmarks import jobs as runs_of
 from benchmarks import study, train_town
 from benchmarks.jobs import BEGUN, FINISHED, NEW, Job, newest_run, run_jobs, state
-from benchmarks.study_report import compare, difference_table, gather, table, write_differences
+from benchmarks.study_attention import mean_over_seeds, measure_attention, rain_queries
+from benchmarks.study_report import compare, difference_table, gather, table, write_differences, write_report
 from benchmarks.study_statistics import bootstrap_interval, found_within, paired, shown, t_interval
 from benchmarks.study_variants import CONDITIONS, PRESETS, VARIANTS, job, untrained, with_untrained
 from models import build_model
 from tests.test_summarize import write_run
 from tests.tiny import SMALL_RUN, data_flags
 from utils.checkpoints import half_precision, load_checkpoint, save_checkpoint
+from utils.embedding import EmbeddingOptions
 from utils.evaluation import file_name
 from utils.fit import Fit
 from utils.parsers import main_parser
+from utils.report_attention import LEAST_EFFECT
 from utils.runs import BEST
 from utils.summarize import to_markdown
 
@@ -228,6 +233,36 @@ def test_tables_say_what_the_runs_say(made_runs, tmp_path):
     assert (
         (tmp_path / "d.csv").read_text().splitlines()[1].startswith("segmentation,place,R@1,fresh rain,37.5000,-121.3")
     )
+
+
+def test_the_report_has_its_tables_and_pictures(made_runs, tmp_path):
+    finished = gather(made_runs, list(VARIANTS.values()))
+    target = tmp_path / "docs" / "study.md"
+    write_report(target, tmp_path / "docs/images", "# Head\n", finished, tmp_path / "town", 1.0, EmbeddingOptions())
+    text = target.read_text()
+    assert "| place recognition only " in text and "`segmentation` - `place`" in text and "Where attention" not in text
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links == ["images/study_recalls.png", "images/study_differences.png"]
+    assert all((target.parent / link).is_file() for link in links)
+    assert (tmp_path / "docs/study.csv").is_file() and (tmp_path / "docs/study_differences.csv").is_file()
+
+
+def test_attention_is_asked_on_labelled_pixels_and_kept(trained_run, tiny_root, tmp_path):
+    shutil.copy(trained_run / BEST, tmp_path)
+    images = rain_queries(tiny_root, 3)
+    assert len(images) == 3 and images == rain_queries(tiny_root, 3)
+    options = EmbeddingOptions(num_workers=0)
+    found = measure_attention(tmp_path, images, 1.0, options)
+    labelled = [c for c, share in enumerate(found["share"]) if share > 0]
+    assert sum(found["share"]) == pytest.approx(1)
+    assert [c for c, value in enumerate(found["attention"]) if value is not None] == labelled
+    # every pixel is labelled, so that the classes' means average to the image's
+    assert sum(found["share"][c] * found["attention"][c] for c in labelled) == pytest.approx(1, abs=1e-4)
+    assert found["effect"] < LEAST_EFFECT, "as released, descriptors hardly depend on the map"
+    (tmp_path / BEST).unlink()
+    assert measure_attention(tmp_path, images, 1.0, options) == found
+    attention, _, effect = mean_over_seeds([found, {**found, "effect": 0.5}])
+    assert np.isnan(attention).sum() == 17 - len(labelled) and effect == pytest.approx(0.25 + found["effect"] / 2)
 
 
 def test_found_within_a_rank(tmp_path):
