@@ -17,6 +17,7 @@ from torch import Tensor
 from models.segvpr import OPTIONS, SegVPR, build_model
 
 FORMAT = "segvpr-1"
+TRAINING_ONLY = "discriminator."
 REMEDY = "give a .pth file that main.py wrote, or a released one"
 
 # Released prefix -> ours. The first match counts, so a longer prefix stands before a shorter one.
@@ -88,6 +89,8 @@ class Checkpoint:
     def load_into(self, model: SegVPR) -> None:
         """Fill `model` with these weights; ValueError, naming the first odd entry, where they do not fit."""
         wanted = model.state_dict()
+        if not self.released and not any(key.startswith(TRAINING_ONLY) for key in self.state_dict):
+            wanted = {key: value for key, value in wanted.items() if not key.startswith(TRAINING_ONLY)}
         odd = [k for k in wanted if k not in self.state_dict or wanted[k].shape != self.state_dict[k].shape]
         odd += [key for key in self.state_dict if key not in wanted]
         if odd:
@@ -96,7 +99,8 @@ class Checkpoint:
                 f"{model.config['num_classes']} classes (entry {odd[0]!r}); it holds {describe_config(self.config)}: "
                 "give --arch, --semnet and --num_classes of the checkpoint, or another checkpoint"
             )
-        model.load_state_dict(self.state_dict)
+        # what was written without a discriminator leaves the model's as it is; numbers take the model's type
+        model.load_state_dict(self.state_dict, strict=False)
 
 
 def describe_config(config: Mapping[str, Any]) -> str:
@@ -105,10 +109,35 @@ def describe_config(config: Mapping[str, Any]) -> str:
     return f"{config['arch']} with {config['semnet']}, {config['num_classes']} classes, pooled stages {scales}{ours}"
 
 
-def save_checkpoint(path: Path, model: SegVPR, training: dict[str, Any], keep: Path | None = None) -> None:
-    """Write a checkpoint, see `write_atomically`."""
-    content = {"format": FORMAT, "config": dict(model.config), "model": model.state_dict(), "training": training}
+def save_checkpoint(
+    path: Path, model: SegVPR, training: dict[str, Any], keep: Path | None = None, half: bool = False
+) -> None:
+    """Write a checkpoint, see `write_atomically`.
+
+    Parameters
+    ----------
+    half : write weights alone and small, see `half_precision`; they are read as any others.
+    """
+    state = half_precision(model.state_dict()) if half else model.state_dict()
+    content = {"format": FORMAT, "config": dict(model.config), "model": state, "training": training}
     write_atomically(path, content, keep)
+
+
+def half_precision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels as float16, without the discriminator, which only training asks.
+
+    Vectors stay as they are: they weigh nothing, and running variances can leave the range of float16.
+
+    Raises
+    ------
+    ValueError : a kernel does; it is named.
+    """
+    kept = {name: value for name, value in state_dict.items() if not name.startswith(TRAINING_ONLY)}
+    half = {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
+    odd = next((name for name, value in half.items() if not torch.isfinite(value).all()), None)
+    if odd is not None:
+        raise ValueError(f"{odd} has values that float16 cannot hold, or that are not finite; keep full precision")
+    return half
 
 
 def write_atomically(path: Path, content: Any, keep: Path | None = None) -> None:

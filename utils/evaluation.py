@@ -318,9 +318,8 @@ def results_dict(
 
 
 def write_results(folder: Path, content: dict, results: Sequence[SetResult]) -> None:
-    """Write `results.json`, `predictions/<name>.csv` and, where descriptors were kept, `descriptors/<name>.npz`."""
+    """Write `predictions/<name>.csv`, where descriptors were kept `descriptors/<name>.npz`, and last `results.json`."""
     (folder / "predictions").mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
     for result in results:
         _write_predictions(folder / "predictions" / f"{file_name(result.set.name)}.csv", result)
         if result.query_descriptors is not None:
@@ -332,6 +331,8 @@ def write_results(folder: Path, content: dict, results: Sequence[SetResult]) -> 
                 gallery_paths=np.array(result.set.gallery.paths),
                 query_paths=np.array(result.set.queries.paths),
             )
+    # last: a folder that has it is whole
+    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def file_name(set_name: str) -> str:

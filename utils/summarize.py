@@ -197,11 +197,16 @@ def summarize(runs: Sequence[Run], threshold_m: float | None = None) -> Summary:
     with_miou = any(run.miou is not None for run in runs)
     rows = []
     for label, group in zip(labels(list(groups.values())), groups.values()):
-        cells = [Cell.of([r.recalls[c][n] for r in group if c in r.recalls]) for c in conditions for n in SHOWN_AT]
-        if with_miou:
-            cells.append(Cell.of([run.miou for run in group if run.miou is not None]))
-        rows.append(Row(label, group, cells))
+        rows.append(row_of(label, group, conditions, with_miou))
     return Summary(conditions, with_miou, rows)
+
+
+def row_of(label: str, runs: Sequence[Run], conditions: Sequence[Condition], with_miou: bool) -> Row:
+    """Mean and deviation over the runs of one configuration, for each column of the table."""
+    cells = [Cell.of([r.recalls[c][n] for r in runs if c in r.recalls]) for c in conditions for n in SHOWN_AT]
+    if with_miou:
+        cells.append(Cell.of([run.miou for run in runs if run.miou is not None]))
+    return Row(label, list(runs), cells)
 
 
 def _check_seeds(group: Sequence[Run]) -> None:

@@ -1,0 +1,268 @@
+"""Train a small SegVPR on many generated towns, a new one in every leg, into one file that ships.
+
+    python3 -m benchmarks.train_town [--legs 24] [--pretrain PATH] [--out segvpr_town.pth] [flags of main.py ...]
+
+A leg is a run of main.py that starts from the weights of the one before, on a town of its own. The command may be stopped at any
+moment; given again, it goes on. At the end the weights are written in half precision, with their history and the command beside
+them (`.json`), and evaluated on towns of unseen seeds, next to the untrained network.
+"""
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import eval as evaluation_script
+from benchmarks.demo import SIZE, SMALL, run, words
+from benchmarks.jobs import Job, arguments_of, changed, devices, newest_run, run_jobs
+from benchmarks.processes import machine
+from benchmarks.study_variants import CONDITIONS, town_flags
+from datasets.convert_files import OneLineParser, positive
+from datasets.town import DONE, make_town
+from utils.checkpoints import load_checkpoint, save_checkpoint
+from utils.command import run_command
+from utils.compute import resolve_compute
+from utils.logs import LOGGER, start_logging
+from utils.parsers import main_parser
+from utils.runs import BEST, LAST
+from utils.schedules import poly
+from utils.summarize import RESULTS
+from utils.tables import align
+
+LARGEST_BYTES = 25 * 2**20
+VALIDATION_SEED, FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED = 90_000, 91_000, 1_000
+"""Seeds of towns: training takes one after the other from its first, which must stay below the others."""
+NETWORK = {"attention": "after_norm", "lr": "0.001"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of `python3 -m benchmarks.train_town`; what it does not know goes to main.py."""
+    parser = OneLineParser(
+        prog="benchmarks.train_town",
+        description=__doc__.splitlines()[0],
+        epilog="Other flags go to main.py (--lr is the rate of the first leg).",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--legs",
+        type=positive,
+        default=24,
+        metavar="N",
+        help="towns to train on; the learning rate falls from leg to leg, so this stays as it is when training goes on "
+        "(default: 24)",
+    )
+    parser.add_argument("--places", type=positive, default=150, metavar="N", help="per town (default: 150)")
+    parser.add_argument(
+        "--size", type=positive, nargs=2, default=SIZE, metavar=("W", "H"), help="of the pictures (default: 224 128)"
+    )
+    parser.add_argument("--evaluation_towns", type=positive, default=2, metavar="N", help="unseen towns (default: 2)")
+    parser.add_argument("--name", default="train_town", help="runs go to runs/NAME (default: train_town)")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/train_town"), metavar="DIR", help="where towns are drawn"
+    )
+    parser.add_argument(
+        "--pretrain", default="none", metavar="imagenet|none|PATH", help="encoder weights of the first leg"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and of training (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the result (default: segvpr_town.pth in the folder of the runs)"
+    )
+    return parser
+
+
+def shared_flags(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, str]:
+    """What all legs are trained with, as main.py records it."""
+    flags = {**SMALL, **NETWORK, "target_size": " ".join(map(str, args.size)), "pretrain": args.pretrain}
+    own = vars(main_parser().parse_args(list(extra)))
+    for name in ("exp_name", "resume", "dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets", "seed"):
+        if f"--{name}" in extra:
+            raise ValueError(f"--{name}: benchmarks.train_town decides that itself, see its --help")
+    if "--lr" in extra:
+        flags["lr"] = repr(own["lr"])
+    device = own["device"]
+    precision = own["precision"] if "--precision" in extra else flags["precision"]
+    return {**flags, "precision": resolve_compute(device, precision).precision}
+
+
+def without(extra: Sequence[str], *names: str) -> list[str]:
+    """Words of a command line less some flags of one value."""
+    kept, skip = [], False
+    for word in extra:
+        if skip:
+            skip = False
+        elif word in names:
+            skip = True
+        else:
+            kept.append(word)
+    return kept
+
+
+def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: Path | None) -> Job:
+    """The run of one leg; its learning rate falls from leg to leg, as the released schedule's does from step to step."""
+    flags = shared_flags(args, extra)
+    flags["lr"] = repr(poly(float(flags["lr"]), leg, args.legs))
+    town, validation = town_folder(args, FIRST_TRAINING_SEED + leg), town_folder(args, VALIDATION_SEED)
+    roots = {
+        "dataset_root": f"{town}/idda",
+        "DA_datasets": f"{town}/robotcar_all",
+        "dataset_root_val": f"{validation}/idda",
+        "seed": str(args.seed + leg),
+        "no_report": "",
+    }
+    return Job(
+        f"{args.name}/leg_{leg:03d}", (*words({**flags, **roots}), *without(extra, "--lr", "--precision")), weights
+    )
+
+
+def town_folder(args: argparse.Namespace, seed: int) -> Path:
+    return args.data / f"town_{seed}"
+
+
+def draw(args: argparse.Namespace, seed: int) -> Path:
+    return make_town(town_folder(args, seed), tuple(args.size), args.places, seed)
+
+
+def weights_of(folder: Path, leg: int) -> Path:
+    return folder / f"leg_{leg:03d}.pth"
+
+
+def record_of(folder: Path, leg: int) -> Path:
+    return folder / f"leg_{leg:03d}.json"
+
+
+def train_leg(args: argparse.Namespace, extra: Sequence[str], leg: int) -> dict:
+    """One leg, or what is on record of it; its record: flags and history.
+
+    Of a finished leg its weights alone are kept, until the next is finished; the town goes.
+    """
+    folder = Path("runs", args.name)
+    before = weights_of(folder, leg - 1) if leg else None
+    job = leg_job(args, extra, leg, before)
+    if record_of(folder, leg).is_file():
+        record = json.loads(record_of(folder, leg).read_text())
+        odd = changed(arguments_of(record["flags"]), arguments_of(job.flags))
+        if odd:
+            raise ValueError(
+                f"{record_of(folder, leg)}: this leg was trained with other arguments ({'; '.join(odd)}); give those, or "
+                "another --name"
+            )
+        clean_up(args, leg)
+        return record
+    draw(args, FIRST_TRAINING_SEED + leg)
+    draw(args, VALIDATION_SEED)
+    run_jobs([job], devices(main_parser().parse_args(list(extra)).device)[:1])
+    finished = newest_run(job)
+    checkpoint = load_checkpoint(finished / BEST if (finished / BEST).is_file() else finished / LAST)
+    history = checkpoint.training["run"]["history"]
+    save_checkpoint(weights_of(folder, leg), checkpoint.build(), {})
+    record = {"leg": leg, "town_seed": FIRST_TRAINING_SEED + leg, "flags": list(job.flags), "history": history}
+    part = record_of(folder, leg).with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1) + "\n")
+    part.replace(record_of(folder, leg))
+    clean_up(args, leg)
+    return record
+
+
+def clean_up(args: argparse.Namespace, leg: int) -> None:
+    """Give back the disk space of what a leg on record no longer needs."""
+    folder, town = Path("runs", args.name), town_folder(args, FIRST_TRAINING_SEED + leg)
+    for path in (folder / f"leg_{leg:03d}").glob("*/*.pth"):
+        path.unlink()
+    if leg:
+        weights_of(folder, leg - 1).unlink(missing_ok=True)
+    if (town / DONE).is_file():
+        shutil.rmtree(town)
+
+
+def untrained_weights(args: argparse.Namespace, extra: Sequence[str]) -> Path:
+    """The network as the first leg starts with it."""
+    town = draw(args, VALIDATION_SEED)
+    job = leg_job(args, extra, 0, None)
+    flags = words({"dataset_root": f"{town}/idda", "DA_datasets": f"{town}/robotcar_all", "n_epochs": "0"})
+    job = Job(f"{args.name}/untrained", (*job.flags, *flags))
+    run_jobs([job], devices(main_parser().parse_args(list(extra)).device)[:1])
+    return newest_run(job) / LAST
+
+
+def evaluate(
+    args: argparse.Namespace, checkpoints: dict[str, Path], extra: Sequence[str]
+) -> dict[str, dict[str, dict]]:
+    """`results.json` of each checkpoint on each unseen town, by checkpoint and town; what is on disk is not done again."""
+    own = main_parser().parse_args(list(extra))
+    found: dict[str, dict[str, dict]] = {name: {} for name in checkpoints}
+    for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + args.evaluation_towns):
+        data = town_flags(draw(args, seed))
+        for name, path in checkpoints.items():
+            folder = Path("runs", args.name, "evaluation", f"{name}_town_{seed}")
+            if not (folder / RESULTS).is_file():
+                flags = {key: data[key] for key in ("dataset_root_val", "dataset_root_test", "test_g", "test_q")}
+                machine_flags = {"device": own.device, "num_workers": str(own.num_workers), "no_report": ""}
+                flags |= {"resume": str(path), "eval_scale": "1", "output_dir": str(folder), **machine_flags}
+                run(evaluation_script, flags)
+            found[name][f"town_{seed}"] = json.loads((folder / RESULTS).read_text())
+    return found
+
+
+def evaluation_table(found: dict[str, dict[str, dict]]) -> str:
+    """Recall@1 in percent by condition: checkpoints side by side, mean over towns and each town."""
+    rows = [["recall@1 in percent", *found, "per town (last)"]]
+    for name, title in CONDITIONS.items():
+        values = {
+            checkpoint: [
+                100 * s["recall"]["1"] for content in towns.values() for s in content["sets"] if s["name"] == name
+            ]
+            for checkpoint, towns in found.items()
+        }
+        each = " ".join(f"{value:.1f}" for value in list(values.values())[-1])
+        rows.append([title, *(f"{sum(v) / len(v):.1f}" for v in values.values()), each])
+    return "\n".join(align(rows))
+
+
+def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]) -> None:
+    """All legs, the file that ships, and its evaluation."""
+    start_logging()
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: give 0 or more")
+    if args.legs > VALIDATION_SEED - FIRST_TRAINING_SEED:
+        raise ValueError(f"--legs {args.legs}: their towns would reach those that are held out")
+    folder = Path("runs", args.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    before = untrained_weights(args, extra)
+    legs = []
+    for leg in range(args.legs):
+        legs.append(train_leg(args, extra, leg))
+        LOGGER.info("leg %d of %d: %s", leg + 1, args.legs, summary(legs[-1]["history"]))
+    last = load_checkpoint(weights_of(folder, args.legs - 1))
+    out = args.out or folder / "segvpr_town.pth"
+    save_checkpoint(out, last.build(), {}, half=True)
+    size = out.stat().st_size
+    found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)
+    start_logging()  # eval.py has closed the log that it shared with us
+    record = {"command": shlex.join(["python3", "-m", "benchmarks.train_town", *command]), "machine": machine()}
+    record |= {"bytes": size, "legs": legs, "evaluation": found}
+    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    LOGGER.info("%s: %.1f MiB, history beside it\n%s", out, size / 2**20, evaluation_table(found))
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{out}: {size} bytes, but a file that ships may have {LARGEST_BYTES}; train a smaller --arch")
+
+
+def summary(history: Sequence[dict]) -> str:
+    """A leg's last figures in one line."""
+    row = history[-1] if history else {}
+    shown = {"val_recall@1": "validation recall@1 %.1f", "miou": "mIoU %.1f"}
+    return ", ".join(text % row[key] for key, text in shown.items() if key in row) or "no figures"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    command = list(sys.argv[1:] if argv is None else argv)
+    args, extra = build_parser().parse_known_args(command)
+    extra = [part for word in extra for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    return run_command("benchmarks.train_town", lambda: train(args, extra, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
