@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -111,11 +112,13 @@ def test_few_queries_are_compared_where_there_are_many(evaluate, monkeypatch, tm
     assert all(s["index"]["recall"] == s["index"]["exact_recall"] for s in sets)  # all lists are looked into
 
 
-def test_an_index_is_kept_beside_the_checkpoint(evaluate, trained_run, embedded):
+def test_an_index_is_kept_beside_the_checkpoint(evaluate, trained_run, embedded, tmp_path):
+    (tmp_path / "run").mkdir()
+    checkpoint = shutil.copy(trained_run / "best.pth", tmp_path / "run")
     for images in (18, 0):
         embedded["images"] = 0
-        assert evaluate("--index", "HNSW8")[0] == 0 and embedded["images"] == images
-    assert len(list((trained_run / "descriptors_store").glob("*/index-*.faiss"))) == 1
+        assert evaluate("--index", "HNSW8", "--resume", checkpoint)[0] == 0 and embedded["images"] == images
+    assert len(list((tmp_path / "run/descriptors_store").glob("*/index-*.faiss"))) == 1
 
 
 @pytest.mark.parametrize(
