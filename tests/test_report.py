@@ -376,7 +376,7 @@ def test_the_effect_of_attention_is_measured(model, results, monkeypatch):
     effect = attention_effect(calm, look, OPTIONS)
     assert 0 <= effect < LEAST_EFFECT and not calm.attention._forward_hooks
     assert "not learnt" in attention_caption(effect) and "not learnt" not in attention_caption(0.2)
-    monkeypatch.setattr(calm.pooling, "pool", lambda x: x.mean(dim=(-2, -1)))  # without the norm the map counts
+    monkeypatch.setattr(calm.pooling, "pool", lambda x, weight: x.mean(dim=(-2, -1)))  # without the norm the map counts
     assert attention_effect(calm, look, OPTIONS) > LEAST_EFFECT
 
 
