@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import jobs as runs_of
 from benchmarks.demo import words
-from benchmarks.processes import machine
+from benchmarks.machine import machine
 from benchmarks.study_report import Finished, gather, markdown, write_report
 from benchmarks.study_variants import PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
 from datasets.convert_files import OneLineParser

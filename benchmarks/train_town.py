@@ -18,7 +18,7 @@ from pathlib import Path
 import eval as evaluation_script
 from benchmarks.demo import SIZE, SMALL, run, words
 from benchmarks.jobs import Job, arguments_of, changed, devices, newest_run, run_jobs
-from benchmarks.processes import machine
+from benchmarks.machine import machine
 from benchmarks.study_variants import CONDITIONS, town_flags
 from datasets.convert_files import OneLineParser, positive
 from datasets.town import DONE, make_town
