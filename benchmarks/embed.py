@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.flops import embedding_flops, peak_flops
 from benchmarks.machine import processor, write_record
 from benchmarks.plain import plain_evaluation
-from benchmarks.processes import Child, table, timed
+from benchmarks.processes import Child, clock_for, table, timed
 from datasets.naming import KINDS
 from datasets.places import ImageSet, load_image_set
 from models import build_model
@@ -118,16 +118,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compile", action="store_true", help="add compiled embedding")
     parser.add_argument("--rate_only", action="store_true", help="from memory alone: no files, no faiss")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--cpu_time", action="store_true", help="processor time of the rates, where others use the machine"
+    )
     parser.add_argument("--out", type=Path, help="write the record here as JSON")
     args = parser.parse_args(argv)
     size = tuple(args.size)
     names = dict.fromkeys(resolve_compute(args.device, precision).precision for precision in args.precisions)
-    steadily = args.device == "cuda"
-    children = {PLAIN: Child(build_plain_rate, args.arch, args.device, size, args.batch, steadily=steadily)}
+    measure = clock_for(args.device, args.cpu_time)
+    children = {PLAIN: Child(build_plain_rate, args.arch, args.device, size, args.batch, measure=measure)}
     for precision in names:
         for compiled in (False, True) if args.compile else (False,):
             way = args.arch, args.device, size, args.batch, precision, compiled
-            children[precision + ", compiled" * compiled] = Child(build_rate, *way, steadily=steadily)
+            children[precision + ", compiled" * compiled] = Child(build_rate, *way, measure=measure)
     rate = with_flops(timed(children, args.repeats), args.arch, size, args.batch, args.device)
     print(
         f"{args.arch}, embedding {size[0]}x{size[1]} from memory, batches of {args.batch}, {processor(args.device)}, "

@@ -25,6 +25,13 @@ def steady(call: Callable[[], object], calls: int = 5) -> float:
     return seconds
 
 
+def processor_time(call: Callable[[], object]) -> float:
+    """Seconds that this process computes for a call, on all its cores: what others do on the machine hardly counts."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
 class Child:
     """A process of its own that builds something once and calls it on demand, so that settings of one do not reach another.
 
@@ -33,13 +40,18 @@ class Child:
     Parameters
     ----------
     build : called with `arguments` in the child; returns the callable. Both must be importable by name.
-    steadily : have a call return what `steady` measures; for a GPU.
+    measure : has a call return the seconds that it finds, see `steady` and `processor_time`; None for wall time.
     """
 
-    def __init__(self, build: Callable[..., Callable[[], object]], *arguments: object, steadily: bool = False) -> None:
+    def __init__(
+        self,
+        build: Callable[..., Callable[[], object]],
+        *arguments: object,
+        measure: Callable[[Callable[[], object]], float] | None = None,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, build, arguments, steadily), daemon=False)
+        self._process = context.Process(target=_serve, args=(theirs, build, arguments, measure), daemon=False)
         self._process.start()
         theirs.close()
 
@@ -53,10 +65,17 @@ class Child:
         self._process.join()
 
 
-def _serve(pipe: Connection, build: Callable[..., Callable[[], object]], arguments: tuple, steadily: bool) -> None:
+def _serve(pipe: Connection, build: Callable[..., Callable[[], object]], arguments: tuple, measure) -> None:
     call = build(*arguments)
     while pipe.recv():
-        pipe.send(steady(call) if steadily else call())
+        pipe.send(measure(call) if measure else call())
+
+
+def clock_for(device: str, cpu_time: bool) -> Callable[[Callable[[], object]], float] | None:
+    """How a `Child` measures: on a GPU steadily, on request by processor time, else by the wall."""
+    if device == "cuda":
+        return steady
+    return processor_time if cpu_time else None
 
 
 def timed(children: dict[str, Child], rounds: int) -> dict[str, dict]:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.machine import processor, write_record
 from benchmarks.plain import PlainStep
-from benchmarks.processes import Child, table, timed
+from benchmarks.processes import Child, clock_for, table, timed
 from models import build_model
 from utils.compute import resolve_compute
 from utils.tables import align
@@ -78,17 +78,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "auto"], help="ours (default: fp32 auto)")
     parser.add_argument("--compile", action="store_true", help="add compiled steps")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cpu_time", action="store_true", help="processor time, for a machine that others use too")
     parser.add_argument("--out", type=Path, help="write the record here as JSON")
     args = parser.parse_args(argv)
     batch_of = (tuple(args.size), tuple(args.target_size or args.size), args.batch_size)
-    steadily = args.device == "cuda"
-    children = {PLAIN: Child(build_plain, args.arch, args.device, batch_of, steadily=steadily)}
+    measure = clock_for(args.device, args.cpu_time)
+    children = {PLAIN: Child(build_plain, args.arch, args.device, batch_of, measure=measure)}
     for precision in dict.fromkeys(resolve_compute(args.device, name).precision for name in args.precisions):
         ways = {f"{precision}, {method}": (method, False) for method in ("alternating", "grl")}
         if args.compile:
             ways[f"{precision}, grl, compiled"] = "grl", True
         for name, way in ways.items():
-            children[name] = Child(build_ours, args.arch, args.device, batch_of, precision, *way, steadily=steadily)
+            children[name] = Child(build_ours, args.arch, args.device, batch_of, precision, *way, measure=measure)
     seconds = timed(children, args.repeats)
     print(f"{args.arch}, {args.batch_size} triplets of {args.size[0]}x{args.size[1]}, {processor(args.device)}")
     print("\n".join(align(table(seconds, "steps"))))
