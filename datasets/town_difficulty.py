@@ -22,7 +22,9 @@ class Knobs:
 
     repetition: float = _knob(0.35, 1.0, "chance that a facade repeats one of its side of the street, slightly changed")
     traffic: float = _knob(1.0, 3.0, "density of vehicles and people; 1 is a normal day, 0 leaves the streets empty")
-    occluder: float = _knob(0.16, 1.0, "chance of a vehicle close to the camera (none where traffic is 0)")
+    occluder: float = _knob(
+        0.16, 1.0, "chance of a vehicle close to the camera, if nothing else takes its spot; none where traffic is 0"
+    )
     jitter_along: float = _knob(1.0, 1.9, "largest displacement of a query along the street, metres")
     jitter_side: float = _knob(
         1.0, 1.9, "largest displacement of a query across the street, metres; above 1 only where no parked car stands"
