@@ -16,13 +16,15 @@ import json
 import multiprocessing
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from tqdm import tqdm
 
+from datasets.convert_files import OneLineParser
+from datasets.town_difficulty import PRESETS, STANDARD, Knobs, check_knobs, difficulty_of, make_knobs
 from datasets.town_jobs import MERGED, PASSES, Chunk, Settings, chunks, draw_chunk
-from datasets.town_style import VERSION, Knobs
+from datasets.town_style import VERSION
 
 DONE, STARTED = "town.json", ".town-in-progress.json"
 SMALLEST_SIDE, FEWEST_PLACES = 97, 4
@@ -39,6 +41,7 @@ def make_town(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
+    knobs: Knobs = PRESETS[STANDARD],
 ) -> Path:
     """Draw the town into ``out``, or complete it, or leave it as it is when it is complete.
 
@@ -56,6 +59,8 @@ def make_town(
         Processes that draw; all cores by default. The pictures do not depend on it.
     progress : bool
         Show a progress bar.
+    knobs : Knobs
+        How hard the town is; see :func:`datasets.town_difficulty.make_knobs`.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def make_town(
     TownError
         If the parameters make no sense or ``out`` holds something else.
     """
-    out, settings = Path(out), Settings(tuple(int(v) for v in size), int(places), int(seed), Knobs())
+    out, settings = Path(out), Settings(tuple(int(v) for v in size), int(places), int(seed), knobs)
     _check(settings, workers)
     wanted = parameters(settings)
     if _is_complete(out, wanted):
@@ -101,6 +106,7 @@ def parameters(settings: Settings) -> dict:
         "size": list(settings.size),
         "places": settings.places,
         "seed": settings.seed,
+        "difficulty": difficulty_of(settings.knobs),
         "knobs": asdict(settings.knobs),
     }
 
@@ -119,6 +125,10 @@ def _check(settings: Settings, workers: int | None) -> None:
         raise TownError(f"seed {settings.seed}: give a --seed of 0 or more")
     if workers is not None and workers < 1:
         raise TownError(f"{workers} workers: give a --workers of 1 or more")
+    try:
+        check_knobs(settings.knobs)
+    except ValueError as error:
+        raise TownError(str(error)) from None
 
 
 def _is_complete(out: Path, wanted: dict) -> bool:
@@ -131,7 +141,7 @@ def _is_complete(out: Path, wanted: dict) -> bool:
                 found = json.loads((out / name).read_text())
             except ValueError:
                 found = None
-            if found != wanted:
+            if _drawn(found) != _drawn(wanted):
                 raise TownError(
                     f"{out} holds a town drawn with other parameters; give another --out or remove that folder"
                 )
@@ -139,6 +149,11 @@ def _is_complete(out: Path, wanted: dict) -> bool:
     if out.is_dir() and any(out.iterdir()):
         raise TownError(f"{out} is not empty and holds no town; give another --out or empty that folder")
     return False
+
+
+def _drawn(record: object) -> object:
+    """Return the part of a record that the pictures depend on; the first records did not name the difficulty."""
+    return {k: v for k, v in record.items() if k != "difficulty"} if isinstance(record, dict) else record
 
 
 def _make_folders(out: Path) -> None:
@@ -167,10 +182,10 @@ def _draw(job: tuple[Path, Settings, Chunk]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of ``python3 -m datasets.town``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python3 -m datasets.town",
         description="Draw the procedural town (two labelled synthetic towns, one place in five "
-        "conditions). The same parameters give the same bytes; an interrupted run goes on where it stopped.",
+        "conditions), as hard as you like. The same parameters give the same bytes; an interrupted run goes on where it stopped.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the town, made if absent")
@@ -200,6 +215,20 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="also draw a contact sheet with captions and coloured labels; without FILE it goes to DIR/preview.png",
     )
+    hard = parser.add_argument_group(
+        "difficulty",
+        "a preset has fixed values, so that figures can be compared; a knob given beside it replaces its value",
+    )
+    hard.add_argument("--difficulty", default=STANDARD, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
+    for knob in fields(Knobs):
+        values = ", ".join(f"{getattr(preset, knob.name):g}" for preset in PRESETS.values())
+        hard.add_argument(
+            f"--{knob.name}",
+            type=float,
+            default=argparse.SUPPRESS,
+            metavar="X",
+            help=f"{knob.metadata['help']} (0 to {knob.metadata['high']:g}; presets: {values})",
+        )
     return parser
 
 
@@ -207,14 +236,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for a request that cannot be met)."""
     args = build_parser().parse_args(argv)
     try:
-        make_town(args.out, tuple(args.size), args.places, args.seed, args.workers)
-    except TownError as error:
+        knobs = make_knobs(args.difficulty, **{f.name: getattr(args, f.name, None) for f in fields(Knobs)})
+        make_town(args.out, tuple(args.size), args.places, args.seed, args.workers, knobs=knobs)
+    except ValueError as error:
         print(f"datasets.town: {error}", file=sys.stderr)
         return 2
     if args.preview is not None:
         from datasets.town_preview import contact_sheet
 
-        settings = Settings(tuple(args.size), args.places, args.seed, Knobs())
+        settings = Settings(tuple(args.size), args.places, args.seed, knobs)
         target = args.out / "preview.png" if args.preview == Path() else args.preview
         contact_sheet(args.out, settings, target)
         print(f"contact sheet: {target}")

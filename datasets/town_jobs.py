@@ -13,9 +13,10 @@ from PIL import Image
 
 from datasets.town_atlas import Atlas
 from datasets.town_camera import develop
-from datasets.town_plan import build_street, street_sizes
+from datasets.town_difficulty import Knobs
+from datasets.town_plan import Street, build_street, street_sizes
 from datasets.town_scene import Stand, make_view, paint
-from datasets.town_style import SYNTHETIC, WEATHERS, Knobs, keyed, real_optics
+from datasets.town_style import SYNTHETIC, WEATHERS, keyed, real_optics
 from datasets.town_traffic import traffic
 
 TURNS = {"front": 0.0, "rear": 180.0, "left": 80.0, "right": -80.0, "ahead": 0.0}  # degrees to the left
@@ -93,19 +94,19 @@ def chunks(settings: Settings) -> list[Chunk]:
     return out
 
 
-def stand_of(settings: Settings, run: Pass, place: int, x: float, lane: float) -> Stand:
-    """Return where the camera car stands in a pass; queries are displaced by less than 2 m."""
-    k = settings.knobs
+def stand_of(settings: Settings, run: Pass, place: int, x: float, street: Street) -> Stand:
+    """Return where the camera car stands in a pass; queries are displaced as the knobs allow, by less than 3 m."""
+    k, lane = settings.knobs, street.lane
     if run.still:
         return Stand(x, lane, 0.0)
+    left, right = (min(k.jitter_side, max(1.0, room)) for room in street.room)
     rng = keyed(settings.seed, run.town, run.name, place, "stand")
-    along, side = rng.uniform(-k.jitter_along, k.jitter_along), rng.uniform(-k.jitter_side, k.jitter_side)
-    shrink = min(1.0, 1.9 / max(math.hypot(along, side), 1e-9))
+    along, side = rng.uniform(-k.jitter_along, k.jitter_along), rng.uniform(-right, left)
     heading = math.radians(min(max(rng.normal(0, k.jitter_heading / 2), -k.jitter_heading), k.jitter_heading))
     pitch, roll = (math.radians(v) for v in rng.uniform(-k.jitter_tilt, k.jitter_tilt, 2))
     return Stand(
-        x + along * shrink,
-        lane + side * shrink,
+        x + along,
+        lane + side,
         rng.uniform(-k.jitter_height, k.jitter_height),
         heading,
         pitch,
@@ -119,7 +120,7 @@ def frames(settings: Settings, chunk: Chunk):
     for run in (p for p in PASSES if p.town == chunk.town):
         for i in range(chunk.first, chunk.stop):
             place, x = chunk.before + i, street.places[i]
-            stand = stand_of(settings, run, place, x, street.lane)
+            stand = stand_of(settings, run, place, x, street)
             east, north = street.utm(stand.x, street.centre(stand.x) + stand.off)
             for camera in run.cameras:
                 yield (

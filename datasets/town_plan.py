@@ -10,14 +10,16 @@ import numpy as np
 
 from datasets import town_style as st
 from datasets import town_things as things
+from datasets.town_difficulty import Knobs
 from datasets.town_facade import Facade
 from datasets.town_house import build_house, choose_facade, frame_of, sibling
 from datasets.town_render import Mesh, Thing, thing
-from datasets.town_style import STYLES, TOWN_ORIGIN, TOWN_STREETS, Knobs, StreetStyle, keyed, pick, tint
+from datasets.town_style import STYLES, TOWN_ORIGIN, TOWN_STREETS, StreetStyle, keyed, pick, tint
 
 MARGIN = 130.0  # metres of street beyond its first and last place
 CROSS_HALF = 4.2  # half the gap that a side street leaves between the houses
 PLACES_PER_STREET = 26
+PARKED = 2.2  # metres of road along a kerb that a parked vehicle, and the air beside it, take
 
 
 @dataclass
@@ -65,6 +67,12 @@ class Street:
     def lane(self) -> float:
         """Signed distance of the driven lane from the centre line."""
         return min(1.7, max(0.5, self.style.road - 2.6)) * (1 if self.left_traffic else -1)
+
+    @property
+    def room(self) -> tuple[float, float]:
+        """Metres from the driven lane to the left (+y) and to the right at which no parked vehicle stands."""
+        free = self.style.road - PARKED
+        return free - self.lane, free + self.lane
 
     def utm(self, x: float, y: float) -> tuple[float, float]:
         """Return the map position (east, north) of a street point, in metres."""

@@ -1,4 +1,4 @@
-"""Knobs, weather, cameras and street styles of the procedural town.
+"""Weather, cameras and street styles of the procedural town.
 
 Nothing here draws: these are the constants every other ``town_*`` module reads, and the keyed random
 generators that make each picture independent of the order in which pictures are drawn.
@@ -33,37 +33,6 @@ IGNORED, BUILDING, FENCE, PERSON, POLE, MARK, ROAD, WALK, VEGETATION, VEHICLE, W
     13,
 )
 BICYCLE, MOTORCYCLE, RIDER, TERRAIN, SKY, TRUCK = 16, 17, 18, 19, 20, 26
-
-
-@dataclass(frozen=True)
-class Knobs:
-    """What makes the town hard or easy; the defaults are the published data set.
-
-    Attributes
-    ----------
-    repetition : float
-        Chance that a facade repeats a sibling of its street with small changes.
-    traffic : float
-        Density of moving things, 1 for a normal day, 0 for empty streets.
-    occluder : float
-        Chance that one moving thing stands close to the camera and fills much of the view.
-    jitter_along, jitter_side, jitter_height : float
-        Largest displacement of a query against its place, in metres.
-    jitter_heading, jitter_tilt : float
-        Largest turn of a query, and largest pitch or roll, in degrees.
-    domain_gap : float
-        Distance between the "real" camera and the synthetic one: 0 the same, 1 the default gap.
-    """
-
-    repetition: float = 0.35
-    traffic: float = 1.0
-    occluder: float = 0.16
-    jitter_along: float = 1.0
-    jitter_side: float = 1.0
-    jitter_height: float = 0.12
-    jitter_heading: float = 4.0
-    jitter_tilt: float = 1.2
-    domain_gap: float = 1.0
 
 
 @dataclass(frozen=True)

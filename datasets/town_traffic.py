@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from datasets import town_things as things
+from datasets.town_difficulty import Knobs
 from datasets.town_plan import CROSS_HALF, Street
 from datasets.town_render import Thing
-from datasets.town_style import Knobs, Weather
+from datasets.town_style import Weather
 
 # What stands near the camera in turn, so that every class occurs even in a small town.
 TURNS = ("rider", "person", "truck", "motorcycle", "nothing", "bicycle", "person", "nothing")

@@ -1,0 +1,93 @@
+"""How hard the procedural town is: its knobs, and fixed presets of them.
+
+A preset never changes: a better one gets the next number (``standard-2``). Recall on the same preset, drawing
+version, size, number of places and seed can be compared across time; ``town.json`` records all five.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+
+
+def _knob(default: float, high: float, text: str) -> float:
+    return field(default=default, metadata={"high": high, "help": text})
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What makes the town hard or easy, each from 0 to ``metadata["high"]``; the defaults are ``standard-1``.
+
+    The displacement of a query stays below 3 m, so that every query keeps its place as its positive.
+    """
+
+    repetition: float = _knob(0.35, 1.0, "chance that a facade repeats one of its side of the street, slightly changed")
+    traffic: float = _knob(1.0, 3.0, "density of vehicles and people; 1 is a normal day, 0 leaves the streets empty")
+    occluder: float = _knob(
+        0.16, 1.0, "chance of a vehicle close to the camera, if nothing else takes its spot; none where traffic is 0"
+    )
+    jitter_along: float = _knob(1.0, 1.9, "largest displacement of a query along the street, metres")
+    jitter_side: float = _knob(
+        1.0, 1.9, "largest displacement of a query across the street, metres; above 1 only where no parked car stands"
+    )
+    jitter_height: float = _knob(0.12, 0.6, "largest change of camera height of a query, metres")
+    jitter_heading: float = _knob(4.0, 15.0, "largest turn of a query, degrees")
+    jitter_tilt: float = _knob(1.2, 5.0, "largest pitch of a query, degrees; its roll reaches 0.6 of it")
+    domain_gap: float = _knob(
+        1.0, 2.0, 'distance between the "real" camera and the synthetic one; 0 is the same camera'
+    )
+
+
+PRESETS = {
+    "easy-1": Knobs(
+        repetition=0.0,
+        traffic=0.4,
+        occluder=0.0,
+        jitter_along=0.5,
+        jitter_side=0.4,
+        jitter_height=0.05,
+        jitter_heading=2.0,
+        jitter_tilt=0.5,
+        domain_gap=0.5,
+    ),
+    "standard-1": Knobs(),
+    "hard-1": Knobs(
+        repetition=0.7,
+        traffic=2.0,
+        occluder=0.5,
+        jitter_along=1.8,
+        jitter_side=1.8,
+        jitter_height=0.35,
+        jitter_heading=10.0,
+        jitter_tilt=2.5,
+        domain_gap=1.5,
+    ),
+}
+STANDARD, CUSTOM = "standard-1", "custom"
+
+
+def make_knobs(difficulty: str = STANDARD, **overrides: float | None) -> Knobs:
+    """Return the preset ``difficulty`` with every override that is not None in place of the preset's value.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset or a value lies outside its knob's range.
+    """
+    if difficulty not in PRESETS:
+        raise ValueError(f"difficulty {difficulty}: no such preset; give --difficulty {', '.join(PRESETS)}")
+    knobs = replace(PRESETS[difficulty], **{name: v for name, v in overrides.items() if v is not None})
+    check_knobs(knobs)
+    return knobs
+
+
+def check_knobs(knobs: Knobs) -> None:
+    """Raise ValueError, in one line that names the flag, unless every knob lies in its range."""
+    for f in fields(Knobs):
+        value, high = getattr(knobs, f.name), f.metadata["high"]
+        if not 0.0 <= value <= high:  # not a number fails too
+            raise ValueError(f"{f.name} {value:g}: give a --{f.name} from 0 to {high:g}")
+
+
+def difficulty_of(knobs: Knobs) -> str:
+    """Return the name of the preset that has these values, ``custom`` where none has."""
+    return next((name for name, preset in PRESETS.items() if asdict(preset) == asdict(knobs)), CUSTOM)
