@@ -10,8 +10,16 @@ import pytest
 
 from benchmarks import decode, gpu_checks
 from benchmarks.flops import embedding_flops, peak_flops
+from utils.compute import resolve_compute
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks/gpu.sh"
+
+
+@pytest.fixture(autouse=True)
+def settings_put_back():
+    """The checks ask for deterministic kernels, which other tests in this process must not inherit."""
+    yield
+    resolve_compute("cpu", "fp32")
 
 
 def test_operations_are_those_of_the_convolutions():

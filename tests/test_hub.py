@@ -45,7 +45,7 @@ torch.save(embedded, sys.argv[3])
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(2)
+    torch.manual_seed(0)  # a map that is 0 nowhere: where it is, all descriptors are alike
     path = tmp_path_factory.mktemp("hub") / "best.pth"
     save_checkpoint(path, build_model("resnet18"), {})
     return path
