@@ -7,7 +7,6 @@ The town of `make demo` has more than a thousand queries. One figure decides: re
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     correct: dict[str, list[np.ndarray]] = {}
     for precision in PRECISIONS:
         compute = resolve_compute(args.device, precision)
-        options = replace(EmbeddingOptions(num_workers=args.num_workers), compute=compute)
+        options = EmbeddingOptions(num_workers=args.num_workers, compute=compute)
         results = evaluate_places(compute.place(checkpoint.build()), sets, options)
         correct[precision] = [r.correct[r.set.thresholds_m[0]][:, 0] for r in results]
     rows, record = [["recall@1 in percent", "queries", *PRECISIONS, "difference"]], []
