@@ -19,7 +19,7 @@ demo: setup
 	$(RUN) -m benchmarks.demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest  # tiny tensors: more threads only wait for each other
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4  # tiny tensors: more threads only wait for each other
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -92,20 +92,28 @@ def drop_training_state(job: Job) -> None:
             (run / name).unlink(missing_ok=True)
 
 
-def devices(name: str) -> list[str]:
-    """What one process at a time runs on: each CUDA device that is visible (its number or id), else the one device."""
+def devices(name: str, at_once: int = 1) -> list[str]:
+    """What one process at a time runs on: each CUDA device that is visible (its number or id), else the one device.
+
+    A device stands in the list `at_once` times.
+    """
     if name == "cpu" or not torch.cuda.is_available():
-        return [name]
+        return [name] * at_once
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    return (visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]) * at_once
 
 
-def launch(job: Job, device: str) -> subprocess.Popen:
-    """Start main.py in a session of its own, so that a Ctrl-C reaches it once, through us; its output goes to a file."""
+def launch(job: Job, device: str, share: int = 1) -> subprocess.Popen:
+    """Start main.py in a session of its own, so that a Ctrl-C reaches it once, through us; its output goes to a file.
+
+    `share` is how many runs share the cores: each gets as many threads as leave room for the others.
+    """
     job.folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if torch.cuda.is_available() and device != "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = device
+    if share > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // share)))
     with open(job.folder / CONSOLE, "ab") as console:
         return subprocess.Popen(
             [sys.executable, str(SCRIPT), *job.command],
@@ -117,7 +125,7 @@ def launch(job: Job, device: str) -> subprocess.Popen:
 
 
 def run_jobs(jobs: Sequence[Job], on: Sequence[str]) -> None:
-    """Bring all runs to their end, one at a time on each device.
+    """Bring all runs to their end, one at a time on each entry of `on` (see `devices`).
 
     A signal is passed on to the runs, which save themselves; the same call then goes on with them.
 
@@ -131,20 +139,20 @@ def run_jobs(jobs: Sequence[Job], on: Sequence[str]) -> None:
         if s == FINISHED:
             drop_training_state(job)
     LOGGER.info("%d of %d runs are finished, %d have begun", states.count(FINISHED), len(jobs), states.count(BEGUN))
-    running: dict[str, tuple[Job, subprocess.Popen, float]] = {}
+    running: dict[int, tuple[Job, subprocess.Popen, float]] = {}
     bar = progress_bar(total=len(jobs), initial=states.count(FINISHED), desc="runs", unit="run")
     try:
         while waiting or running:
-            for device in on:
-                if waiting and device not in running:
+            for slot, device in enumerate(on):
+                if waiting and slot not in running:
                     job = waiting.pop(0)
                     LOGGER.info("%s: starts on %s (output: %s)", job.exp_name, device, job.folder / CONSOLE)
-                    running[device] = job, launch(job, device), time.monotonic()
-            for device, (job, process, begun) in list(running.items()):
+                    running[slot] = job, launch(job, device, len(on)), time.monotonic()
+            for slot, (job, process, begun) in list(running.items()):
                 status = process.poll()
                 if status is None:
                     continue
-                del running[device]
+                del running[slot]
                 if status:
                     raise ValueError(f"{job.exp_name}: main.py ended with status {status}: {tail(job)}")
                 drop_training_state(job)

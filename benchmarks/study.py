@@ -8,6 +8,7 @@ given again, it skips what is finished and goes on with what is not. The report 
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks.demo import words
 from benchmarks.machine import machine
 from benchmarks.study_report import Finished, gather, markdown, write_report
 from benchmarks.study_variants import PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
-from datasets.convert_files import OneLineParser
+from datasets.convert_files import OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.town import make_town
 from utils.command import run_command
@@ -43,6 +44,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pretrain", metavar="imagenet|none|PATH", help="encoder weights, in place of the preset's")
     parser.add_argument("--precision", choices=PRECISIONS, help="numbers of the convolutions, in place of the preset's")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
+    parser.add_argument(
+        "--at_once",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="runs at once on each device; on a CPU they share its cores, and as many as there are cores take the least "
+        "time in all (default: 1)",
+    )
     parser.add_argument("--dry_run", action="store_true", help="print the runs, their state and commands, and stop")
     parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
     parser.add_argument(
@@ -60,21 +69,26 @@ def shared_flags(preset: Preset, args: argparse.Namespace) -> dict[str, str]:
     return {**flags, "device": args.device}
 
 
-def head(name: str, preset: Preset, flags: dict[str, str], town: Path, finished: Sequence[Finished]) -> str:
+def head(
+    command: Sequence[str],
+    name: str,
+    preset: Preset,
+    flags: dict[str, str],
+    town: Path,
+    finished: Sequence[Finished],
+) -> str:
     """Settings, commands and variants, above the tables."""
     rows = [["variant", "what it adds", "flags of main.py", "seeds"]]
     for f in finished:
         rows.append([f"`{f.variant.name}`", f.variant.title, f"`{f.variant.flags}`", " ".join(map(str, f.runs))])
     size = " ".join(map(str, preset.size))
-    warning = (
-        "**The smoke preset shows that the program works. Its figures mean nothing.**\n\n" if name == "smoke" else ""
-    )
-    return f"""# The study: what each part of the method changes
+    warning = "**The smoke preset shows that the program works. Its figures mean nothing.** " if name == "smoke" else ""
+    return f"""# Tables of the study: what each part of the method changes
 
-Written by `python3 -m benchmarks.study`; its parts, paired comparisons and intervals are described there. {warning}
+{warning}Written by
 
 ```
-python3 -m benchmarks.study --preset {name} --write docs/study.md
+{shlex.join(["python3", "-m", "benchmarks.study", *command])}
 ```
 
 The town: `python3 -m datasets.town --out {town} --size {size} --places {preset.places}`. Each run is
@@ -103,11 +117,12 @@ def plan(args: argparse.Namespace) -> tuple[Preset, dict[str, str], Path, list, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = build_parser().parse_args(argv)
-    return run_command("benchmarks.study", lambda: study(args))
+    command = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(command)
+    return run_command("benchmarks.study", lambda: study(args, command))
 
 
-def study(args: argparse.Namespace) -> None:
+def study(args: argparse.Namespace, command: Sequence[str]) -> None:
     """Train what is missing, then report."""
     start_logging()
     preset, flags, town, variants, jobs = plan(args)
@@ -117,7 +132,7 @@ def study(args: argparse.Namespace) -> None:
         return
     make_town(town, preset.size, preset.places)
     if not args.report_only:
-        runs_of.run_jobs(list(jobs.values()), runs_of.devices(args.device))
+        runs_of.run_jobs(list(jobs.values()), runs_of.devices(args.device, args.at_once))
     finished = gather(jobs, variants)
     if not finished:
         raise ValueError(f"runs/study_{args.preset}: no run is finished yet; leave out --report_only")
@@ -125,7 +140,7 @@ def study(args: argparse.Namespace) -> None:
     pictures = target.parent / "images"
     scale = float(flags.get("eval_scale", KINDS["iddav2"].eval_scale))
     options = EmbeddingOptions(num_workers=0, compute=resolve_compute(args.device, flags["precision"]))
-    text = head(args.preset, preset, flags, town, finished)
+    text = head(command, args.preset, preset, flags, town, finished)
     write_report(target, pictures, text, finished, town, scale, options)
     LOGGER.info("report: %s", os.path.relpath(target))
 

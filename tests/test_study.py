@@ -13,7 +13,7 @@ import eval as evaluation_script
 import main
 from benchmarks import jobs as runs_of
 from benchmarks import study, train_town
-from benchmarks.jobs import BEGUN, FINISHED, NEW, Job, newest_run, run_jobs, state
+from benchmarks.jobs import BEGUN, FINISHED, NEW, Job, devices, newest_run, run_jobs, state
 from benchmarks.study_attention import mean_over_seeds, measure_attention, rain_queries
 from benchmarks.study_report import compare, difference_table, gather, table, write_differences, write_report
 from benchmarks.study_statistics import bootstrap_interval, found_within, paired, shown, t_interval
@@ -88,7 +88,7 @@ def in_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     started = []
 
-    def launch(job, device):
+    def launch(job, device, share=1):
         started.append(job.command)
         job.folder.mkdir(parents=True, exist_ok=True)
         status = main.main(job.command)
@@ -127,7 +127,7 @@ def test_a_run_ends_the_others_when_it_fails(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     signals = []
 
-    def launch(job, device):
+    def launch(job, device, share=1):
         job.folder.mkdir(parents=True)
         (job.folder / runs_of.CONSOLE).write_text("first\nmain.py: error: no such thing\n")
         status = 2 if job.exp_name == "bad" else None
@@ -137,6 +137,36 @@ def test_a_run_ends_the_others_when_it_fails(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"bad: main.py ended with status 2: .*no such thing"):
         run_jobs([Job("good", ()), Job("bad", ()), Job("later", ())], ["0", "1"])
     assert signals == [runs_of.signal.SIGTERM, "waited"] and not (tmp_path / "runs/later").exists()
+
+
+def test_runs_at_once_share_the_device_and_its_cores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runs_of.os, "cpu_count", lambda: 6)
+    alive, most = [], []
+
+    def start(command, env, **_):
+        alive.append(env.get("OMP_NUM_THREADS"))
+        most.append(len(alive))
+        polls = iter([None, None, 0])
+
+        def poll():
+            status = next(polls)
+            if status is not None:
+                alive.pop()
+            return status
+
+        return SimpleNamespace(poll=poll)
+
+    monkeypatch.setattr(runs_of.subprocess, "Popen", start)
+    monkeypatch.setattr(runs_of, "POLL_S", 0)
+    jobs = [Job(f"s/{i}", ()) for i in range(5)]
+    run_jobs(jobs, devices("cpu", 3))
+    assert max(most) == 3 and len(most) == 5
+    runs_of.launch(jobs[0], "cpu", 3)
+    assert alive == ["2"]
+    runs_of.launch(jobs[0], "cpu")
+    assert alive[-1] is None, "a run by itself takes what the user says"
 
 
 # -- statistics ------------------------------------------------------------------------------------------------------
