@@ -78,6 +78,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             args.d_lr,
             args.momentum,
             args.weight_decay,
+            args.lr_triplets / args.batch_size,
             scale_losses=args.precision == "fp16",
         )
         fit = Fit(

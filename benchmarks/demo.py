@@ -38,6 +38,7 @@ SMALL = {
     "n_epochs": "1",
     "neg_samples": "5",
     "lr": "0.001",
+    "lr_triplets": "2100",
     "num_workers": "1",
     "precision": "auto",
 }

@@ -114,7 +114,7 @@ PRESETS = {
         },
     ),
     # as the demo, see docs/protocol.md, with 600 steps a run: parts are compared with each other, so they may be shorter
-    "small": Preset(SIZE, 150, {**SMALL, "queries_per_epoch": "1200"}),
+    "small": Preset(SIZE, 150, {**SMALL, "queries_per_epoch": "1200", "lr_triplets": "1200"}),
     # the protocol's own settings; the town is smaller than IDDAv2, so an epoch takes each query about four times
     "full": Preset(
         (768, 432), 600, {"arch": "resnet50", "pretrain": "imagenet", "num_workers": "8", "precision": "auto"}

@@ -107,7 +107,9 @@ class SegVPR(nn.Module):
         if with_logits:
             logits = self._logits(features, images)
             if self.guidance and self.placement != "none":
-                logits = logits * resize_to(attention.detach(), images.shape[-2:])
+                # the triplet loss does not see a relative map's scale, which then drifts: logits must not follow it
+                guide = relative(attention) if self.placement == "after_norm" else attention
+                logits = logits * resize_to(guide.detach(), images.shape[-2:])
         return SegVPROutput(self._pool(features, attention), logits, attention)
 
     def for_embedding(self) -> "SegVPR":

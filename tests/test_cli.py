@@ -51,6 +51,16 @@ def test_training_leaves_what_evaluation_writes(trained_run):
     assert "command: main.py" in log and "torch " in log and "seed: 0" in log and "12 images" in log
 
 
+def test_rates_reach_zero_after_the_triplets_that_are_given(tiny_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*data_flags(tiny_root)[:2], *SMALL_RUN, "--da_method", "none", "--exp_name", "falling"]
+    assert main.main([*words, "--lr_triplets", "16"]) == 0  # two epochs of 8 queries
+    (folder,) = (tmp_path / "runs/falling").iterdir()
+    with open(folder / "history.csv") as file:
+        rates = [float(row["lr_encoder"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([2.5e-4 * 2 * 2 * 0.5**0.9, 0])
+
+
 def test_evaluating_the_best_again_gives_the_same_results(trained_run, tiny_root, tmp_path, capsys):
     command = ["--resume", str(trained_run / "best.pth"), *evaluation_flags(tiny_root), "--output_dir", str(tmp_path)]
     assert evaluation_script.main([*command, "--save_descriptors"]) == 0

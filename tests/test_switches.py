@@ -77,6 +77,20 @@ def test_guidance_decides_whether_the_map_multiplies_logits():
         assert torch.equal(model(images).logits, model.segment(images)) != guidance
 
 
+@torch.no_grad()
+def test_after_the_norm_guidance_does_not_follow_the_maps_scale():
+    images = pictures("scale", 2, 97, 97)
+    for attention, follows in (("after_norm", False), ("released", True)):
+        model = build_model("resnet18", attention=attention).double().eval()
+        before = model(images.double())
+        forward = model.attention.forward
+        model.attention.forward = lambda x, forward=forward: 100 * forward(x)
+        after = model(images.double())
+        assert torch.allclose(after.logits, before.logits) != follows
+        if not follows:
+            torch.testing.assert_close(after.embeddings, before.embeddings)
+
+
 def test_without_semantic_loss_the_head_does_no_work():
     def busy(*_):
         raise AssertionError("the head was run")

@@ -13,7 +13,7 @@ from utils.embedding import DECODERS
 from utils.fit import FitSettings
 from utils.index_settings import FLAT, SUPPORTED, RetrievalSettings
 from utils.screening import ON_BAD_IMAGE
-from utils.training import DA_METHODS, GRL_SCHEDULES, LossSettings
+from utils.training import DA_METHODS, GRL_SCHEDULES, TOTAL_TRIPLETS, LossSettings
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -301,6 +301,13 @@ def main_parser() -> argparse.ArgumentParser:
         default=2.5e-4,
         metavar="F",
         help="rate of encoder and attention per triplet, doubled; the head takes ten times it",
+    )
+    group.add_argument(
+        "--lr_triplets",
+        type=_positive,
+        default=TOTAL_TRIPLETS,
+        metavar="N",
+        help="triplets after which all rates reach zero; for a short run give --n_epochs times --queries_per_epoch",
     )
     group.add_argument(
         "--d_lr", type=_amount, default=1e-4, metavar="F", help="rate of the discriminator per triplet, doubled"
