@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.flops import embedding_flops, peak_flops
 from benchmarks.machine import processor, write_record
 from benchmarks.plain import plain_evaluation
-from benchmarks.processes import Child, clock_for, table, timed
+from benchmarks.processes import Child, clock_for, processor_time, table, timed
 from datasets.naming import KINDS
 from datasets.places import ImageSet, load_image_set
 from models import build_model
@@ -119,7 +119,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate_only", action="store_true", help="from memory alone: no files, no faiss")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--cpu_time", action="store_true", help="processor time of the rates, where others use the machine"
+        "--cpu_time",
+        action="store_true",
+        help="processor time, where others use the machine; of whole evaluations with --num_workers 0 alone",
     )
     parser.add_argument("--out", type=Path, help="write the record here as JSON")
     args = parser.parse_args(argv)
@@ -145,8 +147,9 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as name:
             draw_images(Path(name), size, args.images)
             machine_args = (args.arch, args.device, Path(name), args.num_workers)
-            children = {PLAIN: Child(build_plain_evaluation, *machine_args)}
-            children |= {precision: Child(build_evaluation, *machine_args, precision) for precision in names}
+            whole = processor_time if args.cpu_time and not args.num_workers else None
+            children = {PLAIN: Child(build_plain_evaluation, *machine_args, measure=whole)}
+            children |= {p: Child(build_evaluation, *machine_args, p, measure=whole) for p in names}
             evaluation = timed(children, args.repeats)
         print(f"\nevaluation of four query sets, gallery and sets of {args.images} files each")
         print("\n".join(align(table(evaluation, "sets", 4))))
