@@ -77,7 +77,8 @@ def shared_flags(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, st
     """What all legs are trained with, as main.py records it."""
     flags = {**SMALL, **NETWORK, "target_size": " ".join(map(str, args.size)), "pretrain": args.pretrain}
     own = vars(main_parser().parse_args(list(extra)))
-    for name in ("exp_name", "resume", "dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets", "seed"):
+    decided = ("exp_name", "resume", "dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets", "seed")
+    for name in (*decided, "lr_triplets"):
         if f"--{name}" in extra:
             raise ValueError(f"--{name}: benchmarks.train_town decides that itself, see its --help")
     if "--lr" in extra:
@@ -101,9 +102,11 @@ def without(extra: Sequence[str], *names: str) -> list[str]:
 
 
 def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: Path | None) -> Job:
-    """The run of one leg; its learning rate falls from leg to leg, as the released schedule's does from step to step."""
+    """The run of one leg; its rate goes on from the leg before, on one curve that reaches zero with the last leg's end."""
     flags = shared_flags(args, extra)
     flags["lr"] = repr(poly(float(flags["lr"]), leg, args.legs))
+    length = main_parser().parse_args([*words(flags), *without(extra, "--lr", "--precision")])
+    flags["lr_triplets"] = str(max(1, length.n_epochs * length.queries_per_epoch * (args.legs - leg)))
     town, validation = town_folder(args, FIRST_TRAINING_SEED + leg), town_folder(args, VALIDATION_SEED)
     roots = {
         "dataset_root": f"{town}/idda",

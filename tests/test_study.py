@@ -28,6 +28,7 @@ from utils.fit import Fit
 from utils.parsers import main_parser
 from utils.report_attention import LEAST_EFFECT
 from utils.runs import BEST
+from utils.schedules import poly
 from utils.summarize import to_markdown
 
 # -- variants and presets --------------------------------------------------------------------------------------------
@@ -314,6 +315,10 @@ def test_legs_take_a_town_each_and_a_falling_rate():
     args, extra = legs("--lr 0.002 --attention none --precision fp32")
     parsed = [main_parser().parse_args(train_town.leg_job(args, extra, leg, None).command) for leg in range(4)]
     assert [p.lr for p in parsed] == pytest.approx([0.002 * (1 - leg / 4) ** 0.9 for leg in range(4)])
+    per_leg = parsed[0].n_epochs * parsed[0].queries_per_epoch
+    assert [p.lr_triplets for p in parsed] == [per_leg * left for left in (4, 3, 2, 1)]
+    ends = [poly(p.lr, per_leg, p.lr_triplets) for p in parsed]
+    assert ends == pytest.approx([*(p.lr for p in parsed[1:]), 0]), "each goes on where the one before stopped"
     assert len({(p.dataset_root, p.DA_datasets) for p in parsed}) == 4
     assert len({p.dataset_root_val for p in parsed}) == 1 and parsed[0].dataset_root_val != parsed[0].dataset_root
     assert {p.attention for p in parsed} == {"none"}
