@@ -24,7 +24,7 @@ from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, evaluate_places
 from utils.report_showcase import showcase
-from utils.runs import BEST
+from utils.runs import BEST, weights_of_run
 from utils.tables import align
 
 SIZE = (224, 128)
@@ -88,14 +88,11 @@ def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> di
     run(training_script, {**roots, "DA_datasets": f"{town}/robotcar_all", **SMALL, **changes, **seeded})
     trained = newest(exp_name)
     held_out = recalls(trained)
-    checkpoint = trained / BEST
-    if not checkpoint.exists():
-        checkpoint = trained / "last.pth"
     where = trained / "fresh"
     run(
         evaluation_script,
         {
-            "resume": str(checkpoint),
+            "resume": str(weights_of_run(trained)),
             "dataset_root_val": roots["dataset_root_val"],
             **FRESH,
             "eval_scale": "1",
@@ -107,16 +104,21 @@ def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> di
     return {FRESH_NAME: recalls(where)["val"], **{TITLES[name]: value for name, value in held_out.items()}}
 
 
+def robotcar_sets(town: Path, titles: dict[str, str]) -> list[EvaluationSet]:
+    """Conditions of the other camera under a title each, at the pictures' own size."""
+    gallery, kind = load_image_set([town / "robotcar/overcast"]), KINDS["utm"]
+    return [
+        EvaluationSet(title, gallery, load_image_set([town / "robotcar" / name]), kind, (kind.eval_threshold_m,), 1.0)
+        for name, title in titles.items()
+    ]
+
+
 def draw_showcase(run_folder: Path, town: Path, seed: int = 0) -> Path:
     """The README's picture: what the trained network finds in three conditions, and where it looks."""
     checkpoint = load_checkpoint(run_folder / BEST)
     options = EmbeddingOptions(num_workers=1, compute=resolve_compute())
     model = options.compute.place(checkpoint.build())
-    gallery = load_image_set([town / "robotcar/overcast"])
-    sets = [
-        EvaluationSet(name, gallery, load_image_set([town / "robotcar" / name]), KINDS["utm"], (25.0,), 1.0)
-        for name in ("snow", "sun", "night")
-    ]
+    sets = robotcar_sets(town, {name: name for name in ("snow", "sun", "night")})
     return showcase(run_folder / "showcase.jpg", model, evaluate_places(model, sets, options), options, seed)
 
 

@@ -6,7 +6,6 @@ Recall@1 with the statistics that training left, with ones collected anew over t
 target domain, weights untouched), and with those of the first batch norm alone collected anew.
 """
 
-import argparse
 import copy
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks.machine import machine, write_record
-from benchmarks.precision import town_sets
+from benchmarks.town_sets import build_parser, correct_first, town_sets
 from datasets.places import load_image_set
 from datasets.transforms import read_image
 from models import SegVPR
@@ -66,13 +65,7 @@ def shift(model: SegVPR, other: SegVPR) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--resume", type=Path, required=True, help="the network")
-    parser.add_argument("--town", type=Path, default=Path("data/demo_town"))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--num_workers", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser(__doc__.splitlines()[0]).parse_args(argv)
     compute = resolve_compute(args.device)
     options = EmbeddingOptions(num_workers=args.num_workers, compute=compute)
     stored = compute.place(load_checkpoint(args.resume).build()).eval()
@@ -80,15 +73,16 @@ def main(argv: list[str] | None = None) -> int:
     ways = {"as stored": stored, "anew": anew, "first anew": with_first_of(stored, anew)}
     sets = town_sets(args.town)
     recalls = {
-        way: [100 * float(r.correct[r.set.thresholds_m[0]][:, 0].mean()) for r in evaluate_places(model, sets, options)]
+        way: [100 * float(correct_first(r).mean()) for r in evaluate_places(model, sets, options)]
         for way, model in ways.items()
     }
     rows = [["recall@1 in percent", *ways]]
     rows += [[s.name, *(f"{recalls[way][i]:.1f}" for way in ways)] for i, s in enumerate(sets)]
+    apart = shift(stored, anew)
     print(machine())
-    print(f"running means of the first batch norm: {shift(stored, anew):.3f} deviations apart")
+    print(f"running means of the first batch norm: {apart:.3f} deviations apart")
     print("\n".join(align(rows)))
-    write_record(args.out, {"shift": shift(stored, anew), "sets": [s.name for s in sets], "recall@1": recalls})
+    write_record(args.out, {"shift": apart, "sets": [s.name for s in sets], "recall@1": recalls})
     return 0
 
 

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.naming import label_path
+from datasets.naming import IGNORED, label_path
 from datasets.places import load_image_set
 from datasets.transforms import read_label, scale_label
 from utils.checkpoints import load_checkpoint
 from utils.embedding import EmbeddingOptions
 from utils.logs import progress_bar
 from utils.report_attention import attention_effect, attention_sums, class_attention, look_at
-from utils.runs import BEST, LAST
+from utils.runs import weights_of_run
 from utils.seeding import generator
 
 IMAGES = 32
 FILE = "attention.json"
-IGNORED = 255
 
 
 def rain_queries(town: Path, count: int = IMAGES) -> list[str]:
@@ -35,7 +34,7 @@ def measure_attention(run: Path, images: Sequence[str], scale: float, options: E
     file = run / FILE
     if file.is_file():
         return json.loads(file.read_text())
-    checkpoint = load_checkpoint(run / BEST if (run / BEST).is_file() else run / LAST)
+    checkpoint = load_checkpoint(weights_of_run(run))
     model = options.compute.place(checkpoint.build())
     classes = checkpoint.config["num_classes"]
     sums, effects = np.zeros((2, classes)), []

@@ -15,13 +15,11 @@ from benchmarks.study_statistics import Difference, found_within, paired, shown,
 from benchmarks.study_variants import CONDITIONS, Variant
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import class_names, file_name
-from utils.figures import class_attention_bars, save_plot
+from utils.figures import LEAST_SHARE, class_attention_bars, save_plot
 from utils.seeding import generator
 from utils.summarize import Run, Summary, read_run, row_of, to_csv, to_markdown
 
 MIOU = "mIoU"
-LEAST_SHARE = 0.001
-"""Classes with a smaller share of the pixels are left out, as in the reports."""
 
 Comparison = tuple[str, str]
 Differences = dict[Comparison, dict[str, Difference]]

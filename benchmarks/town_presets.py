@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from benchmarks.machine import machine
+from benchmarks.machine import write_record
 from datasets import town_style as st
 from datasets.town_atlas import Atlas
 from datasets.town_difficulty import PRESETS, Knobs
@@ -173,9 +173,8 @@ def main() -> None:
         for name, knobs in tqdm(PRESETS.items(), "presets")
     }
     print(json.dumps(figures, indent=1))
-    if args.out:
-        record = {"machine": machine(), "places": args.places, "size": list(args.size), "town_version": st.VERSION}
-        args.out.write_text(json.dumps({**record, "presets": figures}, indent=1) + "\n")
+    record = {"places": args.places, "size": list(args.size), "town_version": st.VERSION, "presets": figures}
+    write_record(args.out, record)
     if args.pictures:
         draw_pictures(args.pictures, args.places)
 

@@ -27,7 +27,7 @@ from utils.command import run_command
 from utils.compute import resolve_compute
 from utils.logs import LOGGER, start_logging
 from utils.parsers import main_parser
-from utils.runs import BEST, LAST
+from utils.runs import LAST, weights_of_run
 from utils.schedules import poly
 from utils.summarize import RESULTS
 from utils.tables import align
@@ -105,7 +105,8 @@ def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: P
     """The run of one leg; its rate goes on from the leg before, on one curve that reaches zero with the last leg's end."""
     flags = shared_flags(args, extra)
     flags["lr"] = repr(poly(float(flags["lr"]), leg, args.legs))
-    length = main_parser().parse_args([*words(flags), *without(extra, "--lr", "--precision")])
+    theirs = without(extra, "--lr", "--precision")
+    length = main_parser().parse_args([*words(flags), *theirs])
     flags["lr_triplets"] = str(max(1, length.n_epochs * length.queries_per_epoch * (args.legs - leg)))
     town, validation = town_folder(args, FIRST_TRAINING_SEED + leg), town_folder(args, VALIDATION_SEED)
     roots = {
@@ -115,9 +116,7 @@ def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: P
         "seed": str(args.seed + leg),
         "no_report": "",
     }
-    return Job(
-        f"{args.name}/leg_{leg:03d}", (*words({**flags, **roots}), *without(extra, "--lr", "--precision")), weights
-    )
+    return Job(f"{args.name}/leg_{leg:03d}", (*words({**flags, **roots}), *theirs), weights)
 
 
 def town_folder(args: argparse.Namespace, seed: int) -> Path:
@@ -158,7 +157,7 @@ def train_leg(args: argparse.Namespace, extra: Sequence[str], leg: int) -> dict:
     draw(args, VALIDATION_SEED)
     run_jobs([job], devices(main_parser().parse_args(list(extra)).device)[:1])
     finished = newest_run(job)
-    checkpoint = load_checkpoint(finished / BEST if (finished / BEST).is_file() else finished / LAST)
+    checkpoint = load_checkpoint(weights_of_run(finished))
     history = checkpoint.training["run"]["history"]
     save_checkpoint(weights_of(folder, leg), checkpoint.build(), {})
     record = {"leg": leg, "town_seed": FIRST_TRAINING_SEED + leg, "flags": list(job.flags), "history": history}

@@ -19,6 +19,8 @@ from sklearn.cluster import DBSCAN
 from utils.evaluation import SetResult, class_names
 from utils.metrics import ConfusionMatrix, recall_at
 
+LEAST_SHARE = 0.001
+"""Classes with a smaller share of the pixels are left out of what is said per class."""
 WIDTH_IN = 4.0
 """Narrow, so that text stays legible on a phone and in a column of a paper."""
 PRINT_DPI, SCREEN_DPI = 300, 220
@@ -271,7 +273,7 @@ def class_attention_bars(attention: np.ndarray, share: np.ndarray, before: np.nd
     attention, before : (C,) see `utils.report_attention.class_attention`; `before` is another model's, as open marks.
     share : (C,) fraction of the pixels.
     """
-    shown = [c for c in np.argsort(attention, kind="stable") if share[c] >= 0.001 and np.isfinite(attention[c])]
+    shown = [c for c in np.argsort(attention, kind="stable") if share[c] >= LEAST_SHARE and np.isfinite(attention[c])]
     names, values = class_names(len(attention)), attention[shown]
     figure = _figure(theme, 0.95 + 0.25 * len(shown))
     axes = figure.add_subplot()

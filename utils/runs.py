@@ -61,6 +61,11 @@ def find_checkpoint(resume: str | None, exp_name: str) -> Path | None:
     return path
 
 
+def weights_of_run(folder: Path) -> Path:
+    """The best checkpoint of a run folder, or the last where there is none."""
+    return folder / BEST if (folder / BEST).is_file() else folder / LAST
+
+
 def load_newest(path: Path) -> Checkpoint:
     """Read a checkpoint; a `last.pth` that is damaged or gone gives way to the `previous.pth` beside it, with a warning."""
     try:
