@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from datasets.convert_files import OneLineParser
 from datasets.town_difficulty import PRESETS, STANDARD, Knobs, check_knobs, difficulty_of, make_knobs
-from datasets.town_jobs import MERGED, PASSES, Chunk, Settings, chunks, draw_chunk
+from datasets.town_jobs import MERGED, PASSES, STANDARD_PASSES, Chunk, Settings, chunks, draw_chunk
 from datasets.town_style import VERSION
 
 DONE, STARTED = "town.json", ".town-in-progress.json"
@@ -42,6 +43,7 @@ def make_town(
     workers: int | None = None,
     progress: bool = True,
     knobs: Knobs = PRESETS[STANDARD],
+    passes: Sequence[str] = tuple(STANDARD_PASSES),
 ) -> Path:
     """Draw the town into ``out``, or complete it, or leave it as it is when it is complete.
 
@@ -61,6 +63,9 @@ def make_town(
         Show a progress bar.
     knobs : Knobs
         How hard the town is; see :func:`datasets.town_difficulty.make_knobs`.
+    passes : sequence of str
+        What is drawn, names of ``PASSES``: fewer passes are drawn sooner, and the two synthetic towns can be had in
+        more conditions.
 
     Returns
     -------
@@ -72,19 +77,19 @@ def make_town(
     TownError
         If the parameters make no sense or ``out`` holds something else.
     """
-    out, settings = Path(out), Settings(tuple(int(v) for v in size), int(places), int(seed), knobs)
+    out, settings = Path(out), Settings(tuple(int(v) for v in size), int(places), int(seed), knobs, tuple(passes))
     _check(settings, workers)
     wanted = parameters(settings)
     if _is_complete(out, wanted):
         if progress:
             print(f"{out}: the town is complete, nothing to do")
         return out
-    _make_folders(out)
+    _make_folders(out, settings)
     for leftover in out.rglob(".*.part"):  # of an interrupted run
         leftover.unlink()
     _write_json(out / STARTED, wanted)
     jobs = [(out, settings, c) for c in chunks(settings)]
-    total = sum(_pictures(c) for _, _, c in jobs)
+    total = sum(_pictures(settings, c) for _, _, c in jobs)
     workers = min(workers or os.cpu_count() or 1, len(jobs))
     with tqdm(total=total, unit="image", desc="town", disable=not progress) as bar:
         if workers == 1:
@@ -101,6 +106,7 @@ def make_town(
 
 def parameters(settings: Settings) -> dict:
     """Return what ``town.json`` records."""
+    passes = [name for name in PASSES if name in settings.passes]
     return {
         "version": VERSION,
         "size": list(settings.size),
@@ -108,6 +114,7 @@ def parameters(settings: Settings) -> dict:
         "seed": settings.seed,
         "difficulty": difficulty_of(settings.knobs),
         "knobs": asdict(settings.knobs),
+        "passes": passes,
     }
 
 
@@ -123,6 +130,9 @@ def _check(settings: Settings, workers: int | None) -> None:
         raise TownError(f"{settings.places} places: at least {FEWEST_PLACES} are needed; give a larger --places N")
     if settings.seed < 0:
         raise TownError(f"seed {settings.seed}: give a --seed of 0 or more")
+    unknown = [name for name in settings.passes if name not in PASSES]
+    if unknown or not settings.passes:
+        raise TownError(f"passes {' '.join(unknown) or 'none'}: no such pass; give --passes {' '.join(PASSES)}")
     if workers is not None and workers < 1:
         raise TownError(f"{workers} workers: give a --workers of 1 or more")
     try:
@@ -152,18 +162,21 @@ def _is_complete(out: Path, wanted: dict) -> bool:
 
 
 def _drawn(record: object) -> object:
-    """Return the part of a record that the pictures depend on; the first records did not name the difficulty."""
-    return {k: v for k, v in record.items() if k != "difficulty"} if isinstance(record, dict) else record
+    """Return the part of a record that the pictures depend on; the first records named neither difficulty nor passes."""
+    if not isinstance(record, dict):
+        return record
+    return {k: v for k, v in ({"passes": list(STANDARD_PASSES)} | record).items() if k != "difficulty"}
 
 
-def _make_folders(out: Path) -> None:
-    for run in PASSES:
+def _make_folders(out: Path, settings: Settings) -> None:
+    for run in (PASSES[name] for name in settings.passes):
         leaves = [""] if run.labels is None else list(run.cameras)
         for leaf in leaves:
             (out / run.images / leaf).mkdir(parents=True, exist_ok=True)
             if run.labels is not None:
                 (out / run.labels / leaf).mkdir(parents=True, exist_ok=True)
-    (out / MERGED).mkdir(parents=True, exist_ok=True)
+    if settings.drawn("robotcar"):
+        (out / MERGED).mkdir(parents=True, exist_ok=True)
 
 
 def _write_json(path: Path, content: dict) -> None:
@@ -172,8 +185,8 @@ def _write_json(path: Path, content: dict) -> None:
     os.replace(part, path)
 
 
-def _pictures(chunk: Chunk) -> int:
-    return (chunk.stop - chunk.first) * sum(len(p.cameras) for p in PASSES if p.town == chunk.town)
+def _pictures(settings: Settings, chunk: Chunk) -> int:
+    return (chunk.stop - chunk.first) * sum(len(p.cameras) for p in settings.drawn(chunk.town))
 
 
 def _draw(job: tuple[Path, Settings, Chunk]) -> int:
@@ -215,6 +228,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="also draw a contact sheet with captions and coloured labels; without FILE it goes to DIR/preview.png",
     )
+    parser.add_argument(
+        "--passes",
+        nargs="+",
+        default=tuple(STANDARD_PASSES),
+        metavar="PASS",
+        help="what is drawn; beside the standard ones there are "
+        + ", ".join(name for name in PASSES if name not in STANDARD_PASSES),
+    )
     hard = parser.add_argument_group(
         "difficulty",
         "a preset has fixed values, so that figures can be compared; a knob given beside it replaces its value",
@@ -237,14 +258,14 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         knobs = make_knobs(args.difficulty, **{f.name: getattr(args, f.name, None) for f in fields(Knobs)})
-        make_town(args.out, tuple(args.size), args.places, args.seed, args.workers, knobs=knobs)
+        make_town(args.out, tuple(args.size), args.places, args.seed, args.workers, knobs=knobs, passes=args.passes)
     except ValueError as error:
         print(f"datasets.town: {error}", file=sys.stderr)
         return 2
     if args.preview is not None:
         from datasets.town_preview import contact_sheet
 
-        settings = Settings(tuple(args.size), args.places, args.seed, knobs)
+        settings = Settings(tuple(args.size), args.places, args.seed, knobs, tuple(args.passes))
         target = args.out / "preview.png" if args.preview == Path() else args.preview
         contact_sheet(args.out, settings, target)
         print(f"contact sheet: {target}")

@@ -36,39 +36,57 @@ class Pass:
     still: bool = False  # cameras stand exactly on the places
 
 
-def _town(name: str, group: str, cameras: tuple[str, ...]) -> list[Pass]:
+def _labelled(name: str, group: str, cameras: tuple[str, ...], queries: dict[str, str]) -> list[Pass]:
     base = f"idda/{name}"
     return [
-        Pass(name, "gallery", "clear", cameras, f"{base}/gallery/{group}", f"{base}/gallery_labels/{group}", True),
-        Pass(name, "rain", "hard_rain", cameras, f"{base}/queries_rain/{group}", f"{base}/queries_labels_rain/{group}"),
         Pass(
             name,
-            "rain_fresh",
-            "hard_rain",
+            run,
+            weather,
             cameras,
-            f"{base}/queries_rain_fresh/{group}",
-            f"{base}/queries_labels_rain_fresh/{group}",
-        ),
+            f"{base}/queries_{run}/{group}",
+            f"{base}/queries_labels_{run}/{group}",
+        )
+        for run, weather in queries.items()
     ]
 
 
+def _town(name: str, group: str, cameras: tuple[str, ...], queries: dict[str, str]) -> list[Pass]:
+    base = f"idda/{name}"
+    gallery = Pass(name, "gallery", "clear", cameras, f"{base}/gallery/{group}", f"{base}/gallery_labels/{group}", True)
+    return [gallery, *_labelled(name, group, cameras, queries)]
+
+
 CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
-PASSES = (
-    _town("town10", "front_rear", ("front", "rear"))
-    + _town("town3", "left_right", ("left", "right"))
-    + [Pass("robotcar", c, c, ("ahead",), f"robotcar/{c}", None, c == "overcast") for c in CONDITIONS]
-)
+RAIN = {"rain": "hard_rain", "rain_fresh": "hard_rain"}
+MORE = {"snow": "snow", "sun": "sun", "night": "night"}
+TOWNS = (("town10", "front_rear", ("front", "rear")), ("town3", "left_right", ("left", "right")))
+STANDARD_PASSES = {
+    f"{p.town}/{p.name}": p
+    for p in (
+        *(p for town in TOWNS for p in _town(*town, RAIN)),
+        *(Pass("robotcar", c, c, ("ahead",), f"robotcar/{c}", None, c == "overcast") for c in CONDITIONS),
+    )
+}
+"""What a town consists of, in the layouts of the recorded data sets."""
+PASSES = STANDARD_PASSES | {f"{p.town}/{p.name}": p for town in TOWNS for p in _labelled(*town, MORE)}
+"""All that can be drawn: the synthetic towns in more conditions, with labels, on request."""
 MERGED = "robotcar_all"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the pictures depend on."""
+    """Everything the pictures depend on; `passes` are names of PASSES, and no picture depends on which others are drawn."""
 
     size: tuple[int, int]
     places: int
     seed: int
     knobs: Knobs = field(default_factory=Knobs)
+    passes: tuple[str, ...] = tuple(STANDARD_PASSES)
+
+    def drawn(self, town: str) -> list[Pass]:
+        """The passes of a town that are drawn, in the order of PASSES."""
+        return [p for name, p in PASSES.items() if p.town == town and name in self.passes]
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,9 @@ class Chunk:
 def chunks(settings: Settings) -> list[Chunk]:
     """Return the units of work, in order."""
     out = []
-    for town in ("town10", "town3", "robotcar"):
+    for town in dict.fromkeys(p.town for p in PASSES.values()):
+        if not settings.drawn(town):
+            continue
         before = 0
         for index, count in enumerate(street_sizes(settings.places)):
             out += [Chunk(town, index, count, a, min(a + CHUNK, count), before) for a in range(0, count, CHUNK)]
@@ -117,7 +137,7 @@ def stand_of(settings: Settings, run: Pass, place: int, x: float, street: Street
 def frames(settings: Settings, chunk: Chunk):
     """Yield (pass, camera, place, x, stand, base name without suffix) for the pictures of a chunk."""
     street = build_street(settings.seed, chunk.town, chunk.street, chunk.count, settings.knobs)
-    for run in (p for p in PASSES if p.town == chunk.town):
+    for run in settings.drawn(chunk.town):
         for i in range(chunk.first, chunk.stop):
             place, x = chunk.before + i, street.places[i]
             stand = stand_of(settings, run, place, x, street)
@@ -147,7 +167,7 @@ def render(settings: Settings, chunk: Chunk, run: Pass, camera: str, place: int,
     weather = WEATHERS[run.weather]
     view = make_view(street, stand, math.radians(TURNS[camera]), optics, settings.size)
     rng = keyed(settings.seed, run.town, run.name, place, "traffic")
-    shift = [p.name for p in PASSES if p.town == run.town].index(run.name)
+    shift = [p.name for p in PASSES.values() if p.town == run.town].index(run.name)
     moving = traffic(street, x, camera in ("left", "right"), place + shift, rng, weather, settings.knobs)
     key = (settings.seed, run.town, run.name, place, camera)
     canvas, halos, lamps = paint(street, view, moving, weather, atlas, key)

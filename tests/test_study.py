@@ -319,7 +319,8 @@ def test_legs_take_a_town_each_and_a_falling_rate():
     assert [p.lr_triplets for p in parsed] == [per_leg * left for left in (4, 3, 2, 1)]
     ends = [poly(p.lr, per_leg, p.lr_triplets) for p in parsed]
     assert ends == pytest.approx([*(p.lr for p in parsed[1:]), 0]), "each goes on where the one before stopped"
-    assert len({(p.dataset_root, p.DA_datasets) for p in parsed}) == 4
+    assert [p.neg_samples for p in parsed] == [5, 20, 80, 80]
+    assert len({p.dataset_root for p in parsed}) == 4 and {p.DA_datasets for p in parsed} == {None}
     assert len({p.dataset_root_val for p in parsed}) == 1 and parsed[0].dataset_root_val != parsed[0].dataset_root
     assert {p.attention for p in parsed} == {"none"}
     with pytest.raises(ValueError, match=r"--dataset_root: benchmarks\.train_town decides that itself"):

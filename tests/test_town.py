@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datasets.naming import RAW_TO_CLASS
-from datasets.town import DONE, STARTED, main, make_town, parameters
+from datasets.town import DONE, STARTED, TownError, main, make_town, parameters
 from datasets.town_difficulty import Knobs
 from datasets.town_jobs import CONDITIONS, Settings
 
@@ -142,6 +142,34 @@ def test_conditions_look_as_they_should(town):
 def test_same_bytes_with_other_workers(small, tmp_path):
     again = make_town(tmp_path / "again", (98, 97), 4, seed=7, workers=2, progress=False)
     assert content(again) == content(small)
+
+
+def test_passes_are_drawn_on_request_and_change_no_other(small, tmp_path):
+    wanted = ["town3/night", "town3/gallery", "robotcar/snow"]
+    some = make_town(tmp_path / "some", (98, 97), 4, seed=7, workers=1, progress=False, passes=wanted)
+    found, standard = content(some), content(small)
+    night = {name for name in found if "_night/" in name}
+    assert {n: found[n] for n in found if n not in night and n != DONE} == {
+        n: standard[n]
+        for n in standard
+        if n.startswith(("idda/town3/gallery", "robotcar/snow")) or (n.startswith("robotcar_all") and "@snow@" in n)
+    }
+    photos, masks = (sorted((some / "idda/town3" / f).rglob("*.*")) for f in ("queries_night", "queries_labels_night"))
+    assert len(photos) == len(masks) == len(night) / 2 == 8 and [p.stem for p in photos] == [m.stem for m in masks]
+    assert np.mean([np.asarray(Image.open(p)).mean() for p in photos]) < 80
+    assert json.loads((some / DONE).read_text())["passes"] == ["town3/gallery", "robotcar/snow", "town3/night"]
+    with pytest.raises(TownError, match="parameters"):
+        make_town(some, (98, 97), 4, seed=7, workers=1, progress=False)
+    with pytest.raises(TownError, match=r"passes town3/fog: no such pass; give --passes town10/gallery"):
+        make_town(tmp_path / "no", (98, 97), 4, passes=["town3/fog"])
+
+
+def test_a_town_of_before_the_passes_is_known_again(small, tmp_path):
+    record = json.loads((small / DONE).read_text())
+    del record["passes"]
+    (tmp_path / DONE).write_text(json.dumps(record))
+    make_town(tmp_path, (98, 97), 4, seed=7, workers=1, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == [DONE]
 
 
 def test_interrupted_run_goes_on(small, tmp_path):
