@@ -18,6 +18,7 @@ import torch
 dependencies = ["torch", "torchvision", "numpy"]
 
 _ROOT = pathlib.Path(__file__).resolve().parent
+_SHIPPED = _ROOT / "pretrained/segvpr_town.pth"
 _PACKAGES = ("models", "utils", "datasets")
 _PRIVATE = "_segvpr_" + hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]
 
@@ -37,7 +38,8 @@ def segvpr(
     ----------
     arch : `resnet18`, `resnet50` (default) or `resnet101`.
     semnet : `deeplab` (default) or `pspnet`.
-    weights : a checkpoint of this project or a released one, which says all the rest itself; None: random weights.
+    weights : a checkpoint of this project or a released one, which says all the rest itself; `town`: the one that ships,
+        trained on drawn towns alone; None: random weights.
     num_classes : 17 by default.
     scale_indexes : pooled stages, 3 and 4 by default; the one thing that a released checkpoint does not say.
 
@@ -50,7 +52,8 @@ def segvpr(
     given = {name: value for name, value in asked.items() if value is not None}
     if weights is None:
         return _load("models").build_model(**given).eval()
-    checkpoint = _load("utils.checkpoints").load_checkpoint(pathlib.Path(weights).expanduser())
+    path = _SHIPPED if weights == "town" else pathlib.Path(weights).expanduser()
+    checkpoint = _load("utils.checkpoints").load_checkpoint(path)
     for name, value in given.items():
         unsaid = checkpoint.released and name == "scale_indexes"
         if not unsaid and value != checkpoint.config[name]:

@@ -1,4 +1,4 @@
-"""The machine at work in minutes: draw a town, train a small SegVPR on it, and compare it with the same network untrained.
+"""The machine at work in minutes: draw a town, train a small SegVPR on it, compare it untrained, trained, and with the one we ship.
 
     python3 -m benchmarks.demo [--seeds 0 1 2]
 
@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from utils.runs import BEST, weights_of_run
 from utils.tables import align
 
 SIZE = (224, 128)
+SHIPPED = Path(__file__).resolve().parents[1] / "pretrained/segvpr_town.pth"
+"""What `benchmarks.train_town` made; pretrained/segvpr_town.json has its history and command."""
 SMALL = {
     "arch": "resnet18",
     "pretrain": "none",
@@ -57,6 +60,21 @@ def words(flags: dict[str, str]) -> list[str]:
     return [word for flag, value in flags.items() for word in (f"--{flag}", *value.split())]
 
 
+def flags_of(line: Sequence[str]) -> dict[str, str]:
+    """The other way round: words of a command line of main.py as flags; ValueError for one that stands before any flag."""
+    flags: dict[str, str] = {}
+    for word in line:
+        name, _, value = word.partition("=")
+        if word.startswith("--"):
+            flags[name[2:]] = value
+        elif flags:
+            last = next(reversed(flags))
+            flags[last] = f"{flags[last]} {word}".strip()
+        else:
+            raise ValueError(f"{word}: what flag is this of?")
+    return flags
+
+
 def run(script, flags: dict[str, str]) -> None:
     """Print a command as a user would type it, and run it."""
     name = Path(script.__file__).name
@@ -77,31 +95,36 @@ def recalls(folder: Path) -> dict[str, float]:
     return {s["name"]: 100 * s["recall"]["1"] for s in sets}
 
 
+def roots_of(town: Path) -> dict[str, str]:
+    return {"dataset_root_val": f"{town}/idda", "dataset_root_test": f"{town}/robotcar"}
+
+
+def evaluate(weights: Path, folder: Path, what: dict[str, str]) -> dict[str, float]:
+    """Recall@1 in percent of one network on the sets that `what` names, evaluated into `folder`."""
+    fixed = {"eval_scale": "1", "num_workers": "1", "output_dir": str(folder)}
+    run(evaluation_script, {"resume": str(weights), **what, **fixed})
+    return recalls(folder)
+
+
+def on_all_sets(weights: Path, town: Path, folder: Path, others: dict[str, float]) -> dict[str, float]:
+    """The fresh pass of the training town, which is evaluated here, and then the `others`, under their titles."""
+    root = {"dataset_root_val": roots_of(town)["dataset_root_val"], "no_report": ""}
+    fresh = evaluate(weights, folder / "fresh", {**root, **FRESH})["val"]
+    return {FRESH_NAME: fresh, **{TITLES[name]: value for name, value in others.items()}}
+
+
 def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> dict[str, float]:
     """Train (or not) with one seed; recall@1 in percent on every set, the fresh pass of the training town first."""
-    roots = {
-        "dataset_root": f"{town}/idda",
-        "dataset_root_val": f"{town}/idda",
-        "dataset_root_test": f"{town}/robotcar",
-    }
-    seeded = {"seed": str(seed), "exp_name": exp_name}
-    run(training_script, {**roots, "DA_datasets": f"{town}/robotcar_all", **SMALL, **changes, **seeded})
+    data = {"dataset_root": f"{town}/idda", **roots_of(town), "DA_datasets": f"{town}/robotcar_all"}
+    run(training_script, {**data, **SMALL, **changes, "seed": str(seed), "exp_name": exp_name})
     trained = newest(exp_name)
-    held_out = recalls(trained)
-    where = trained / "fresh"
-    run(
-        evaluation_script,
-        {
-            "resume": str(weights_of_run(trained)),
-            "dataset_root_val": roots["dataset_root_val"],
-            **FRESH,
-            "eval_scale": "1",
-            "num_workers": "1",
-            "output_dir": str(where),
-            "no_report": "",
-        },
-    )
-    return {FRESH_NAME: recalls(where)["val"], **{TITLES[name]: value for name, value in held_out.items()}}
+    return on_all_sets(weights_of_run(trained), town, trained, recalls(trained))
+
+
+def measure_shipped(town: Path) -> dict[str, float]:
+    """The same for the network that ships, which has never seen this town."""
+    folder = Path("runs", "demo_shipped", time.strftime("%Y-%m-%d_%H-%M-%S"))
+    return on_all_sets(SHIPPED, town, folder, evaluate(SHIPPED, folder, roots_of(town)))
 
 
 def robotcar_sets(town: Path, titles: dict[str, str]) -> list[EvaluationSet]:
@@ -122,14 +145,16 @@ def draw_showcase(run_folder: Path, town: Path, seed: int = 0) -> Path:
     return showcase(run_folder / "showcase.jpg", model, evaluate_places(model, sets, options), options, seed)
 
 
-def compare(before: list[dict[str, float]], after: list[dict[str, float]]) -> str:
-    """Table of mean recall@1 before and after training, over seeds."""
-    rows = [["recall@1 in percent", "untrained", "trained", "gain", *(["gain per seed"] if len(after) > 1 else [])]]
+def compare(before: list[dict[str, float]], after: list[dict[str, float]], shipped: dict[str, float]) -> str:
+    """Table of mean recall@1 before and after training, over seeds, and of the network that ships."""
+    several = len(after) > 1
+    rows = [["recall@1 in percent", "untrained", "trained", "gain", *(["gain per seed"] if several else []), "shipped"]]
     for name in after[0]:
         pairs = np.array([[b[name], a[name]] for b, a in zip(before, after)])
         gains = pairs[:, 1] - pairs[:, 0]
-        row = [name, *(f"{value:.1f}" for value in pairs.mean(0)), f"{gains.mean():+.1f}"]
-        rows.append(row + ([" ".join(f"{gain:+.1f}" for gain in gains)] if len(after) > 1 else []))
+        each = [" ".join(f"{gain:+.1f}" for gain in gains)] if several else []
+        means = (f"{value:.1f}" for value in pairs.mean(0))
+        rows.append([name, *means, f"{gains.mean():+.1f}", *each, f"{shipped[name]:.1f}"])
     return "\n".join(align(rows))
 
 
@@ -154,7 +179,13 @@ def main(argv: list[str] | None = None) -> int:
         before.append(measure("demo_untrained", args.out, seed, {"n_epochs": "0", "no_report": ""}))
         after.append(measure("demo", args.out, seed, {}))
         print(f"\n{time.monotonic() - start:.0f} s after the start, with seed {seed} done", flush=True)
-    print(f"\n{compare(before, after)}")
+    print("\nthe network that ships with the project, on the same town", flush=True)
+    shipped = measure_shipped(args.out)
+    print(f"\n{compare(before, after, shipped)}")
+    print(
+        "\nshipped: trained for longer, on other towns and there in every weather; it sees this town for the first time"
+    )
+    print(f"its report: {newest('demo_shipped') / 'report.html'}")
     print(f"\ncheckpoints, predictions and logs: {newest('demo')}")
     print(f"picture: {draw_showcase(newest('demo'), args.out)}")
     print(f"open {newest('demo') / 'report.html'} to see what it finds, and where it looks")

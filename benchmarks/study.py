@@ -1,8 +1,8 @@
 """Does the method do what it claims? Each of its parts, trained on the town with several seeds, and what it changes.
 
-    python3 -m benchmarks.study --preset small [--seeds 0 1 2] [--variants place segmentation] [--dry_run]
+    python3 -m benchmarks.study --preset small [--seeds 0 1 2] [--variants place segmentation] [--dry_run] [flags of main.py ...]
 
-Every run is a run folder of main.py under `runs/study_<preset>/<variant>/seed<seed>`. The command may be stopped at any moment;
+Every run is a run folder of main.py under `runs/<name>/<variant>/seed<seed>`. The command may be stopped at any moment;
 given again, it skips what is finished and goes on with what is not. The report says what is finished so far.
 """
 
@@ -14,22 +14,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import jobs as runs_of
-from benchmarks.demo import words
+from benchmarks.demo import flags_of, words
 from benchmarks.machine import machine
 from benchmarks.study_report import Finished, gather, markdown, write_report
-from benchmarks.study_variants import PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
+from benchmarks.study_variants import BY_VARIANT, PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
 from datasets.convert_files import OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.town import make_town
 from utils.command import run_command
-from utils.compute import PRECISIONS, resolve_compute
+from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
 from utils.logs import LOGGER, start_logging
+from utils.parsers import main_parser
+
+DECIDED = ("exp_name", "resume", "seed", "no_report")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of `python3 -m benchmarks.study`."""
-    parser = OneLineParser(prog="benchmarks.study", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = OneLineParser(
+        prog="benchmarks.study",
+        description=__doc__.splitlines()[0],
+        epilog="Other flags go to main.py, in place of the preset's (--arch resnet50 --pretrain PATH --lr 0.00025).",
+        allow_abbrev=False,
+    )
     parser.add_argument(
         "--preset",
         choices=PRESETS,
@@ -41,8 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help=", ".join(VARIANTS)
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the town (default: data/study_<preset>)")
-    parser.add_argument("--pretrain", metavar="imagenet|none|PATH", help="encoder weights, in place of the preset's")
-    parser.add_argument("--precision", choices=PRECISIONS, help="numbers of the convolutions, in place of the preset's")
+    parser.add_argument(
+        "--name", help="runs go to runs/NAME: one for each set of flags of main.py (default: study_<preset>)"
+    )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
     parser.add_argument(
         "--at_once",
@@ -55,17 +64,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry_run", action="store_true", help="print the runs, their state and commands, and stop")
     parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="write the report there (default: into runs/study_<preset>/report)"
+        "--write", type=Path, metavar="FILE", help="write the report there (default: runs/NAME/report/study.md)"
     )
     return parser
 
 
-def shared_flags(preset: Preset, args: argparse.Namespace) -> dict[str, str]:
-    """The preset's flags with what the command line says in their place; the precision as it is recorded."""
-    flags = dict(preset.flags)
-    if args.pretrain:
-        flags["pretrain"] = args.pretrain
-    flags["precision"] = resolve_compute(args.device, args.precision or flags["precision"]).precision
+def shared_flags(preset: Preset, args: argparse.Namespace, extra: Sequence[str] = ()) -> dict[str, str]:
+    """The preset's flags with those of the command line in their place; the precision as it is recorded."""
+    main_parser().parse_args(list(extra))
+    own = flags_of(extra)
+    for name in own:
+        if name.removeprefix("no-") in BY_VARIANT:
+            raise ValueError(f"--{name}: the variants of benchmarks.study decide that, see --dry_run")
+        if name in DECIDED or name in town_flags(Path()):
+            raise ValueError(f"--{name}: benchmarks.study decides that itself, see its --help")
+    flags = {**preset.flags, **own}
+    flags["precision"] = resolve_compute(args.device, flags["precision"]).precision
     return {**flags, "device": args.device}
 
 
@@ -104,28 +118,32 @@ Report written on {machine()}.
 """
 
 
-def plan(args: argparse.Namespace) -> tuple[Preset, dict[str, str], Path, list, dict]:
+def name_of(args: argparse.Namespace) -> str:
+    return args.name or f"study_{args.preset}"
+
+
+def plan(args: argparse.Namespace, extra: Sequence[str] = ()) -> tuple[Preset, dict[str, str], Path, list, dict]:
     """Preset, shared flags, town, variants and the jobs by (variant, seed): the seeds one after the other."""
     preset = PRESETS[args.preset]
-    flags = shared_flags(preset, args)
+    flags = shared_flags(preset, args, extra)
     town = args.data or Path("data", f"study_{args.preset}")
     variants = with_untrained([v for v in VARIANTS.values() if v.name in args.variants])
     seeds = list(dict.fromkeys(args.seeds))
-    jobs = {(v.name, seed): job(args.preset, flags, town, v, seed) for seed in seeds for v in variants}
+    jobs = {(v.name, seed): job(name_of(args), flags, town, v, seed) for seed in seeds for v in variants}
     return preset, flags, town, variants, jobs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     command = list(sys.argv[1:] if argv is None else argv)
-    args = build_parser().parse_args(command)
-    return run_command("benchmarks.study", lambda: study(args, command))
+    args, extra = build_parser().parse_known_args(command)
+    return run_command("benchmarks.study", lambda: study(args, extra, command))
 
 
-def study(args: argparse.Namespace, command: Sequence[str]) -> None:
+def study(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]) -> None:
     """Train what is missing, then report."""
     start_logging()
-    preset, flags, town, variants, jobs = plan(args)
+    preset, flags, town, variants, jobs = plan(args, extra)
     if args.dry_run:
         for j in jobs.values():
             LOGGER.info("%-8s python3 main.py %s", runs_of.state(j), " ".join(j.command))
@@ -135,8 +153,8 @@ def study(args: argparse.Namespace, command: Sequence[str]) -> None:
         runs_of.run_jobs(list(jobs.values()), runs_of.devices(args.device, args.at_once))
     finished = gather(jobs, variants)
     if not finished:
-        raise ValueError(f"runs/study_{args.preset}: no run is finished yet; leave out --report_only")
-    target = args.write or Path("runs", f"study_{args.preset}", "report", "study.md")
+        raise ValueError(f"runs/{name_of(args)}: no run is finished yet; leave out --report_only")
+    target = args.write or Path("runs", name_of(args), "report", "study.md")
     pictures = target.parent / "images"
     scale = float(flags.get("eval_scale", KINDS["iddav2"].eval_scale))
     options = EmbeddingOptions(num_workers=0, compute=resolve_compute(args.device, flags["precision"]))

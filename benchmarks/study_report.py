@@ -151,7 +151,7 @@ def write_report(
     scale: float,
     options: EmbeddingOptions,
 ) -> None:
-    """Write `target` (Markdown), `<target>.csv`, `<target>_differences.csv`, and the plots as `pictures/study_*.png`.
+    """Write `target` (Markdown), `<target>.csv`, `<target>_differences.csv`, and the plots as `pictures/<target>_*.png`.
 
     Parameters
     ----------
@@ -166,21 +166,24 @@ def write_report(
     write_differences(target.with_name(f"{target.stem}_differences.csv"), at)
     link = Path(pictures.relative_to(target.parent)) if pictures.is_relative_to(target.parent) else pictures
 
+    def file_of(name: str) -> str:
+        return f"{target.stem}_{name}.png"
+
     def picture(name: str, caption: str) -> str:
-        return f"![{caption}]({(link / f'study_{name}.png').as_posix()})\n"
+        return f"![{caption}]({(link / file_of(name)).as_posix()})\n"
 
     recalls = {
         title: {f.variant.name: [run.recalls[c]["1"] for run in f.runs.values()] for f in finished}
         for title, c in ((c[0], c) for c in summary.conditions)
     }
-    save_plot(partial(recall_dots, recalls), pictures / "study_recalls.png")
+    save_plot(partial(recall_dots, recalls), pictures / file_of("recalls"))
     parts = [head, "## Recalls and mIoU\n", TABLE_NOTE, to_markdown(summary)]
     parts.append(picture("recalls", "Recall@1 per condition: small marks are seeds, large ones their means"))
     if at[1]:
         by_condition = {
             title: {f"{a} - {b}": by[title] for (a, b), by in at[1].items()} for title in CONDITIONS.values()
         }
-        save_plot(partial(difference_bars, by_condition), pictures / "study_differences.png")
+        save_plot(partial(difference_bars, by_condition), pictures / file_of("differences"))
         parts += ["## What each part changes\n", SEEDS_NOTE, difference_table(at[1], "over_seeds")]
         parts.append(picture("differences", "Differences of recall@1 with 95% intervals over seeds"))
         parts += [QUERIES_NOTE, difference_table(at[1], "over_queries")]

@@ -121,6 +121,11 @@ PRESETS = {
     ),
 }
 
+BY_VARIANT = {
+    word[2:].removeprefix("no-") for v in VARIANTS.values() for word in v.flags.split() if word.startswith("--")
+}
+"""Flags of main.py that variants decide."""
+
 FRESH = "idda/town10/queries_rain_fresh/front_rear"
 CONDITIONS = {
     FRESH: "fresh rain",
@@ -166,11 +171,7 @@ def with_untrained(variants: Sequence[Variant]) -> list[Variant]:
     return [*starts.values(), *variants]
 
 
-def exp_name(preset: str, variant: Variant, seed: int) -> str:
-    return f"study_{preset}/{variant.name}/seed{seed}"
-
-
-def job(preset: str, shared: dict[str, str], town: Path, variant: Variant, seed: int) -> Job:
-    """One run; `shared` are the preset's flags, which the variant's own follow."""
+def job(name: str, shared: dict[str, str], town: Path, variant: Variant, seed: int) -> Job:
+    """One run, below `runs/<name>`; `shared` are the flags of all, which the variant's own follow."""
     flags = words({**shared, **town_flags(town), "seed": str(seed), "no_report": ""})
-    return Job(exp_name(preset, variant, seed), (*flags, *variant.flags.split()))
+    return Job(f"{name}/{variant.name}/seed{seed}", (*flags, *variant.flags.split()))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import eval as evaluation_script
-from benchmarks.demo import SIZE, SMALL, run, words
+from benchmarks.demo import SIZE, SMALL, flags_of, run, words
 from benchmarks.jobs import Job, arguments_of, changed, devices, newest_run, run_jobs
 from benchmarks.machine import machine
 from benchmarks.study_variants import CONDITIONS, town_flags
@@ -87,40 +87,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def shared_flags(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, str]:
-    """What all legs are trained with, as main.py records it."""
-    flags = {**SMALL, **NETWORK, "target_size": " ".join(map(str, args.size)), "pretrain": args.pretrain}
-    own = vars(main_parser().parse_args(list(extra)))
+    """What all legs are trained with, as main.py records it: ours, with those of the command line in their place."""
+    own_device = main_parser().parse_args(list(extra)).device
+    own = flags_of(extra)
     decided = ("exp_name", "resume", "dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets", "seed")
     for name in (*decided, "lr_triplets"):
-        if named(extra, name):
+        if name in own:
             raise ValueError(f"--{name}: benchmarks.train_town decides that itself, see its --help")
-    if named(extra, "lr"):
-        flags["lr"] = repr(own["lr"])
-    device = own["device"]
-    precision = own["precision"] if named(extra, "precision") else flags["precision"]
-    return {**flags, "precision": resolve_compute(device, precision).precision}
+    size = " ".join(map(str, args.size))
+    flags = {**SMALL, **NETWORK, "target_size": size, "pretrain": args.pretrain, **own}
+    return {**flags, "precision": resolve_compute(own_device, flags["precision"]).precision}
 
 
-def without(extra: Sequence[str], *names: str) -> list[str]:
-    """Words of a command line less some flags of one value."""
-    kept, skip = [], False
-    for word in extra:
-        if skip:
-            skip = False
-        elif word in names:
-            skip = True
-        else:
-            kept.append(word)
-    return kept
-
-
-def named(extra: Sequence[str], name: str) -> bool:
-    return f"--{name}" in extra
-
-
-def adapts(extra: Sequence[str]) -> bool:
-    """Whether the command line asks for domain adaptation, which needs the other camera's pictures of each town."""
-    parsed = main_parser().parse_args([*words(NETWORK), *extra])
+def adapts(flags: dict[str, str]) -> bool:
+    """Whether there is domain adaptation, which needs the other camera's pictures of each town."""
+    parsed = main_parser().parse_args(words(flags))
     return parsed.da_method != "none" and parsed.sem_loss_weight != 0
 
 
@@ -128,20 +109,16 @@ def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: P
     """The run of one leg; its rate goes on from the leg before, on one curve that reaches zero with the last leg's end."""
     flags = shared_flags(args, extra)
     flags["lr"] = repr(poly(float(flags["lr"]), leg, args.legs))
-    theirs = without(extra, "--lr", "--precision")
-    length = main_parser().parse_args([*words(flags), *theirs])
-    if not named(extra, "neg_samples"):
+    length = main_parser().parse_args(words(flags))
+    if "neg_samples" not in flags_of(extra):
         flags["neg_samples"] = str(min(MOST, FEWEST * 4**leg))
     flags["lr_triplets"] = str(max(1, length.n_epochs * length.queries_per_epoch * (args.legs - leg)))
     town, validation = town_folder(args, FIRST_TRAINING_SEED + leg), town_folder(args, VALIDATION_SEED)
-    roots = {
-        "dataset_root": f"{town}/idda",
-        **({"DA_datasets": f"{town}/robotcar_all"} if adapts(extra) else {}),
-        "dataset_root_val": f"{validation}/idda",
-        "seed": str(args.seed + leg),
-        "no_report": "",
-    }
-    return Job(f"{args.name}/leg_{leg:03d}", (*words({**flags, **roots}), *theirs), weights)
+    roots = {"dataset_root": f"{town}/idda", "dataset_root_val": f"{validation}/idda"}
+    if adapts(flags):
+        roots["DA_datasets"] = f"{town}/robotcar_all"
+    own = {"seed": str(args.seed + leg), "no_report": ""}
+    return Job(f"{args.name}/leg_{leg:03d}", tuple(words({**flags, **roots, **own})), weights)
 
 
 def town_folder(args: argparse.Namespace, seed: int) -> Path:
@@ -155,7 +132,8 @@ def draw(args: argparse.Namespace, seed: int, passes: Sequence[str] = tuple(STAN
 def draw_training(args: argparse.Namespace, extra: Sequence[str], leg: int) -> None:
     """The town of a leg: the pictures that it is trained on."""
     passes = [f"town10/{name}" for name in ("gallery", *TRAINED_IN)]
-    passes += [name for name in STANDARD_PASSES if name.startswith("robotcar/") and adapts(extra)]
+    if adapts(shared_flags(args, extra)):
+        passes += [name for name, one in STANDARD_PASSES.items() if one.town == "robotcar"]
     draw(args, FIRST_TRAINING_SEED + leg, passes)
 
 
@@ -301,7 +279,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     command = list(sys.argv[1:] if argv is None else argv)
     args, extra = build_parser().parse_known_args(command)
-    extra = [part for word in extra for part in (word.split("=", 1) if word.startswith("--") else [word])]
     return run_command("benchmarks.train_town", lambda: train(args, extra, command))
 
 

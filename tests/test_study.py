@@ -62,9 +62,9 @@ def test_variants_that_start_alike_share_their_untrained_runs():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_run_is_a_command_of_main(preset, tmp_path):
     for variant in with_untrained(list(VARIANTS.values())):
-        made = job(preset, PRESETS[preset].flags, tmp_path, variant, 3)
+        made = job("s", PRESETS[preset].flags, tmp_path, variant, 3)
         args = main_parser().parse_args(made.command)
-        assert (args.seed, args.exp_name) == (3, f"study_{preset}/{variant.name}/seed3")
+        assert (args.seed, args.exp_name) == (3, f"s/{variant.name}/seed3")
         assert args.queries_per_epoch % args.cache_refresh_rate == 0
         assert {
             name: value for name, value in variant.parsed().items() if name in ("attention", "input", "da_method")
@@ -78,6 +78,35 @@ def test_dry_run_says_what_would_run_and_runs_nothing(tmp_path, monkeypatch, cap
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and all(line.startswith("new      python3 main.py ") for line in lines)
     assert not list(tmp_path.iterdir())
+
+
+def test_flags_of_main_take_the_place_of_the_presets(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = "--preset smoke --seeds 0 --variants grl --dry_run --device cpu --name other".split()
+    assert study.main([*words, "--arch", "resnet50", "--lr=0.5", "--target_size", "96", "80"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    args = main_parser().parse_args(line.split("main.py ")[1].split())
+    assert (args.arch, args.lr, args.target_size, args.exp_name) == ("resnet50", 0.5, [96, 80], "other/grl/seed0")
+    assert args.neg_samples == int(PRESETS["smoke"].flags["neg_samples"])
+
+
+@pytest.mark.parametrize(
+    "flags, why",
+    [
+        ("--attention none", "--attention: the variants of benchmarks.study decide that"),
+        ("--no-guidance", "--no-guidance: the variants of benchmarks.study decide that"),
+        ("--dataset_root x", "--dataset_root: benchmarks.study decides that itself"),
+        ("--seed 3", "--seed: benchmarks.study decides that itself"),
+        ("--archh resnet50", "unrecognized arguments: --archh resnet50"),
+    ],
+)
+def test_flags_that_a_study_decides_are_refused(flags, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = study.main(["--preset", "smoke", "--dry_run", *flags.split()])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2 and why in "".join(capsys.readouterr())
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -273,7 +302,7 @@ def test_the_report_has_its_tables_and_pictures(made_runs, tmp_path):
     text = target.read_text()
     assert "| place recognition only " in text and "`segmentation` - `place`" in text and "Where attention" not in text
     links = re.findall(r"\]\(([^)]+)\)", text)
-    assert links == ["images/study_recalls.png", "images/study_differences.png"]
+    assert links == ["images/study_recalls.png", "images/study_differences.png"], "named after the report"
     assert all((target.parent / link).is_file() for link in links)
     assert (tmp_path / "docs/study.csv").is_file() and (tmp_path / "docs/study_differences.csv").is_file()
 
