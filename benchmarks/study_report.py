@@ -191,7 +191,7 @@ def write_report(
     if attention:
         parts += ["## Where attention rests\n", ATTENTION_NOTE, attention_table(attention)]
         for name, (values, share, _) in attention.items():
-            save_plot(partial(class_attention_bars, values, share, None), pictures / f"study_attention_{name}.png")
+            save_plot(partial(class_attention_bars, values, share, None), pictures / file_of(f"attention_{name}"))
             parts.append(picture(f"attention_{name}", f"Attention per class, {name}"))
     target.write_text("\n".join(parts))
 
