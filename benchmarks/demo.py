@@ -25,7 +25,7 @@ from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, evaluate_places
 from utils.report_showcase import showcase
-from utils.runs import BEST, weights_of_run
+from utils.runs import weights_of_run
 from utils.tables import align
 
 SIZE = (224, 128)
@@ -136,13 +136,13 @@ def robotcar_sets(town: Path, titles: dict[str, str]) -> list[EvaluationSet]:
     ]
 
 
-def draw_showcase(run_folder: Path, town: Path, seed: int = 0) -> Path:
-    """The README's picture: what the trained network finds in three conditions, and where it looks."""
-    checkpoint = load_checkpoint(run_folder / BEST)
+def draw_showcase(weights: Path, folder: Path, town: Path, seed: int = 0) -> Path:
+    """What a network finds in three conditions, and where it looks; the README's picture is that of the one that ships."""
+    checkpoint = load_checkpoint(weights)
     options = EmbeddingOptions(num_workers=1, compute=resolve_compute())
     model = options.compute.place(checkpoint.build())
     sets = robotcar_sets(town, {name: name for name in ("snow", "sun", "night")})
-    return showcase(run_folder / "showcase.jpg", model, evaluate_places(model, sets, options), options, seed)
+    return showcase(folder / "showcase.jpg", model, evaluate_places(model, sets, options), options, seed)
 
 
 def compare(before: list[dict[str, float]], after: list[dict[str, float]], shipped: dict[str, float]) -> str:
@@ -185,10 +185,12 @@ def main(argv: list[str] | None = None) -> int:
     print(
         "\nshipped: trained for longer, on other towns and there in every weather; it sees this town for the first time"
     )
-    print(f"its report: {newest('demo_shipped') / 'report.html'}")
-    print(f"\ncheckpoints, predictions and logs: {newest('demo')}")
-    print(f"picture: {draw_showcase(newest('demo'), args.out)}")
-    print(f"open {newest('demo') / 'report.html'} to see what it finds, and where it looks")
+    for what, weights, folder in (
+        ("trained here", weights_of_run(newest("demo")), newest("demo")),
+        ("shipped", SHIPPED, newest("demo_shipped")),
+    ):
+        print(f"\n{what}: open {folder / 'report.html'} to see what it finds, and where it looks")
+        print(f"predictions and logs: {folder}; picture: {draw_showcase(weights, folder, args.out)}")
     print(f"{time.monotonic() - start:.0f} s in all")
     return 0
 

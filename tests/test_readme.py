@@ -1,4 +1,4 @@
-"""Every command and every Python block of the README, run on tiny data (set-up and the demo: their flags are read)."""
+"""Every command and every Python block of the README, run on tiny data (set-up and benchmarks: their flags are read)."""
 
 import importlib
 import importlib.util
@@ -45,6 +45,7 @@ def places(tiny_root, trained_run, tmp_path, monkeypatch) -> dict[str, str]:
         "<IDDAv2>": str(tiny_root / "idda"),
         "<RobotCar images>": str(tiny_root / "robotcar"),
         "<RobotCar>": str(tiny_root / "robotcar"),
+        "pretrained/": f"{ROOT}/pretrained/",
         "<checkpoint>": str(trained_run / "best.pth"),
         "--traversal DIR": "--traversal raw",
         "--images DIR": "--images photos",
@@ -61,7 +62,7 @@ def run(command: str) -> int:
     words = shlex.split(command)[1:]
     name = words[1] if words[0] == "-m" else words[0]
     flags = words[2:] if words[0] == "-m" else words[1:]
-    if name == "benchmarks.demo" or (name == "utils.export" and importlib.util.find_spec("onnx") is None):
+    if name.startswith("benchmarks.") or (name == "utils.export" and importlib.util.find_spec("onnx") is None):
         importlib.import_module(name).build_parser().parse_args(
             flags
         )  # not run: takes minutes, needs an optional package
