@@ -249,13 +249,14 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
         raise ValueError(f"--legs {args.legs}: their towns would reach those that are held out")
     folder = Path("runs", args.name)
     folder.mkdir(parents=True, exist_ok=True)
+    out = args.out or folder / "segvpr_town.pth"
+    out.parent.mkdir(parents=True, exist_ok=True)
     before = untrained_weights(args, extra)
     legs = []
     for leg in range(args.legs):
         legs.append(train_leg(args, extra, leg))
         LOGGER.info("leg %d of %d: %s", leg + 1, args.legs, summary(legs[-1]["history"]))
     last = load_checkpoint(weights_of(folder, args.legs - 1))
-    out = args.out or folder / "segvpr_town.pth"
     save_checkpoint(out, last.build(), {}, half=True)
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)

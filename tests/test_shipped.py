@@ -17,7 +17,8 @@ from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, evaluate_places
 
 RECORD = json.loads(SHIPPED.with_suffix(".json").read_text())
-PASSES = ("town3/gallery", "town3/rain", "robotcar/overcast", "robotcar/snow", "robotcar/night")
+PASSES = ("town3/gallery", "town3/rain", "robotcar/overcast", "robotcar/night")
+WITHIN_M = 5.0  # of RobotCar's 25 m a few places would be too easy
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -46,15 +47,14 @@ def test_hub_knows_it():
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory) -> list[EvaluationSet]:
-    town = make_town(tmp_path_factory.mktemp("unseen"), SIZE, 12, 91_500, workers=1, progress=False, passes=PASSES)
+    town = make_town(tmp_path_factory.mktemp("unseen"), SIZE, 20, 91_500, workers=1, progress=False, passes=PASSES)
     made = []
-    for kind, gallery, names in (
-        ("iddav2", "idda/town3/gallery/left_right", ["idda/town3/queries_rain/left_right"]),
-        ("utm", "robotcar/overcast", ["robotcar/snow", "robotcar/night"]),
+    for kind, gallery, queries in (
+        ("iddav2", "idda/town3/gallery/left_right", "idda/town3/queries_rain/left_right"),
+        ("utm", "robotcar/overcast", "robotcar/night"),
     ):
-        for name in names:
-            images = (load_image_set([town / folder]) for folder in (gallery, name))
-            made.append(EvaluationSet(name, *images, KINDS[kind], (KINDS[kind].eval_threshold_m,), 1.0))
+        images = (load_image_set([town / folder]) for folder in (gallery, queries))
+        made.append(EvaluationSet(queries, *images, KINDS[kind], (WITHIN_M,), 1.0))
     return made
 
 
@@ -65,5 +65,5 @@ def test_it_finds_more_than_the_untrained_network_in_a_town_that_nobody_has_seen
     found = []
     for model in (shipped.build(), untrained):
         results = evaluate_places(model.eval(), sets, EmbeddingOptions(num_workers=0))
-        found.append([100 * float(r.correct[r.set.thresholds_m[0]][:, 0].mean()) for r in results])
-    assert all(after > before + 10 for after, before in zip(*found)), found
+        found.append([100 * float(r.correct[WITHIN_M][:, 0].mean()) for r in results])
+    assert all(after > before + 20 for after, before in zip(*found)), found
