@@ -18,7 +18,6 @@ import torch
 dependencies = ["torch", "torchvision", "numpy"]
 
 _ROOT = pathlib.Path(__file__).resolve().parent
-_SHIPPED = _ROOT / "pretrained/segvpr_town.pth"
 _PACKAGES = ("models", "utils", "datasets")
 _PRIVATE = "_segvpr_" + hashlib.sha256(str(_ROOT).encode()).hexdigest()[:8]
 
@@ -52,8 +51,9 @@ def segvpr(
     given = {name: value for name, value in asked.items() if value is not None}
     if weights is None:
         return _load("models").build_model(**given).eval()
-    path = _SHIPPED if weights == "town" else pathlib.Path(weights).expanduser()
-    checkpoint = _load("utils.checkpoints").load_checkpoint(path)
+    checkpoints = _load("utils.checkpoints")
+    path = checkpoints.SHIPPED if weights == "town" else pathlib.Path(weights).expanduser()
+    checkpoint = checkpoints.load_checkpoint(path)
     for name, value in given.items():
         unsaid = checkpoint.released and name == "scale_indexes"
         if not unsaid and value != checkpoint.config[name]:

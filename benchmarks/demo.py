@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import main as training_script
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
-from utils.checkpoints import load_checkpoint
+from utils.checkpoints import SHIPPED, load_checkpoint
 from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, evaluate_places
@@ -29,8 +28,6 @@ from utils.runs import weights_of_run
 from utils.tables import align
 
 SIZE = (224, 128)
-SHIPPED = Path(__file__).resolve().parents[1] / "pretrained/segvpr_town.pth"
-"""What `benchmarks.train_town` made; pretrained/segvpr_town.json has its history and command."""
 SMALL = {
     "arch": "resnet18",
     "pretrain": "none",
@@ -58,21 +55,6 @@ TITLES = {
 
 def words(flags: dict[str, str]) -> list[str]:
     return [word for flag, value in flags.items() for word in (f"--{flag}", *value.split())]
-
-
-def flags_of(line: Sequence[str]) -> dict[str, str]:
-    """The other way round: words of a command line of main.py as flags; ValueError for one that stands before any flag."""
-    flags: dict[str, str] = {}
-    for word in line:
-        name, _, value = word.partition("=")
-        if word.startswith("--"):
-            flags[name[2:]] = value
-        elif flags:
-            last = next(reversed(flags))
-            flags[last] = f"{flags[last]} {word}".strip()
-        else:
-            raise ValueError(f"{word}: what flag is this of?")
-    return flags
 
 
 def run(script, flags: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,21 @@ def state(job: Job) -> str:
             f"{run}: was made with other arguments ({'; '.join(odd)}); give those, or move the folder out of the way"
         )
     return FINISHED if (run / RESULTS).is_file() else BEGUN
+
+
+def own_flags(line: Sequence[str], program: str, decided: Container[str]) -> dict[str, str]:
+    """Words of a command line that go to main.py, as flags; ValueError for one of those that the program decides itself."""
+    main_parser().parse_args(list(line))  # a line that main.py would refuse ends here
+    flags: dict[str, str] = {}
+    for word in line:
+        if word.startswith("--"):
+            name, _, flags[name] = word[2:].partition("=")
+        else:
+            flags[name] = f"{flags[name]} {word}".strip()
+    for name in flags:
+        if name in decided:
+            raise ValueError(f"--{name}: {program} decides that itself, see its --help")
+    return flags
 
 
 def arguments_of(flags: Sequence[str]) -> dict:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import jobs as runs_of
-from benchmarks.demo import flags_of, words
+from benchmarks.demo import words
 from benchmarks.machine import machine
 from benchmarks.study_report import Finished, gather, markdown, write_report
 from benchmarks.study_variants import BY_VARIANT, PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
@@ -25,7 +25,6 @@ from utils.command import run_command
 from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
 from utils.logs import LOGGER, start_logging
-from utils.parsers import main_parser
 
 DECIDED = ("exp_name", "resume", "seed", "no_report")
 
@@ -69,15 +68,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def shared_flags(preset: Preset, args: argparse.Namespace, extra: Sequence[str] = ()) -> dict[str, str]:
+def shared_flags(preset: Preset, args: argparse.Namespace, extra: Sequence[str]) -> dict[str, str]:
     """The preset's flags with those of the command line in their place; the precision as it is recorded."""
-    main_parser().parse_args(list(extra))
-    own = flags_of(extra)
+    own = runs_of.own_flags(extra, "benchmarks.study", {*DECIDED, *town_flags(Path())})
     for name in own:
         if name.removeprefix("no-") in BY_VARIANT:
             raise ValueError(f"--{name}: the variants of benchmarks.study decide that, see --dry_run")
-        if name in DECIDED or name in town_flags(Path()):
-            raise ValueError(f"--{name}: benchmarks.study decides that itself, see its --help")
     flags = {**preset.flags, **own}
     flags["precision"] = resolve_compute(args.device, flags["precision"]).precision
     return {**flags, "device": args.device}
@@ -122,7 +118,7 @@ def name_of(args: argparse.Namespace) -> str:
     return args.name or f"study_{args.preset}"
 
 
-def plan(args: argparse.Namespace, extra: Sequence[str] = ()) -> tuple[Preset, dict[str, str], Path, list, dict]:
+def plan(args: argparse.Namespace, extra: Sequence[str]) -> tuple[Preset, dict[str, str], Path, list, dict]:
     """Preset, shared flags, town, variants and the jobs by (variant, seed): the seeds one after the other."""
     preset = PRESETS[args.preset]
     flags = shared_flags(preset, args, extra)

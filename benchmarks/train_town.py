@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import eval as evaluation_script
-from benchmarks.demo import SIZE, SMALL, flags_of, run, words
-from benchmarks.jobs import Job, arguments_of, changed, devices, newest_run, run_jobs
+from benchmarks.demo import SIZE, SMALL, run, words
+from benchmarks.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
 from benchmarks.machine import machine
 from benchmarks.study_variants import CONDITIONS, town_flags
 from datasets.convert_files import OneLineParser, positive
 from datasets.town import DONE, make_town
-from datasets.town_jobs import STANDARD_PASSES
+from datasets.town_jobs import MORE, STANDARD_PASSES
+from utils.arguments import loss_settings
 from utils.checkpoints import load_checkpoint, save_checkpoint
 from utils.command import run_command
 from utils.compute import resolve_compute
@@ -37,7 +38,7 @@ from utils.tables import align
 LARGEST_BYTES = 25 * 2**20
 VALIDATION_SEED, FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED = 90_000, 91_000, 1_000
 """Seeds of towns: training takes one after the other from its first, which must stay below the others."""
-TRAINED_IN = ("rain", "snow", "sun", "night")
+TRAINED_IN = ("rain", *MORE)
 """Conditions of the queries, all of them of the synthetic camera and with labels."""
 NETWORK = {
     "attention": "after_norm",
@@ -49,6 +50,17 @@ NETWORK = {
 """What differs from the demo's network; the reasons are in docs/study.md."""
 FEWEST, MOST = 5, 80
 """Random negatives among which the nearest are taken: in the first leg, and at most. Later legs bear harder ones."""
+
+DECIDED = (
+    "exp_name",
+    "resume",
+    "dataset_root",
+    "dataset_root_val",
+    "dataset_root_test",
+    "DA_datasets",
+    "seed",
+    "lr_triplets",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,39 +98,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def shared_flags(args: argparse.Namespace, extra: Sequence[str]) -> dict[str, str]:
-    """What all legs are trained with, as main.py records it: ours, with those of the command line in their place."""
-    own_device = main_parser().parse_args(list(extra)).device
-    own = flags_of(extra)
-    decided = ("exp_name", "resume", "dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets", "seed")
-    for name in (*decided, "lr_triplets"):
-        if name in own:
-            raise ValueError(f"--{name}: benchmarks.train_town decides that itself, see its --help")
-    size = " ".join(map(str, args.size))
-    flags = {**SMALL, **NETWORK, "target_size": size, "pretrain": args.pretrain, **own}
-    return {**flags, "precision": resolve_compute(own_device, flags["precision"]).precision}
-
-
-def adapts(flags: dict[str, str]) -> bool:
-    """Whether there is domain adaptation, which needs the other camera's pictures of each town."""
-    parsed = main_parser().parse_args(words(flags))
-    return parsed.da_method != "none" and parsed.sem_loss_weight != 0
+def shared_flags(args: argparse.Namespace, extra: Sequence[str], leg: int = 0) -> dict[str, str]:
+    """What a leg is trained with, but for its rate and its town: ours, with those of the command line in their place."""
+    own = own_flags(extra, "benchmarks.train_town", DECIDED)
+    ours = {"target_size": " ".join(map(str, args.size)), "pretrain": args.pretrain}
+    flags = {**SMALL, **NETWORK, "neg_samples": str(min(MOST, FEWEST * 4**leg)), **ours, **own}
+    return {**flags, "precision": resolve_compute(own.get("device", "auto"), flags["precision"]).precision}
 
 
 def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: Path | None) -> Job:
     """The run of one leg; its rate goes on from the leg before, on one curve that reaches zero with the last leg's end."""
-    flags = shared_flags(args, extra)
-    flags["lr"] = repr(poly(float(flags["lr"]), leg, args.legs))
-    length = main_parser().parse_args(words(flags))
-    if "neg_samples" not in flags_of(extra):
-        flags["neg_samples"] = str(min(MOST, FEWEST * 4**leg))
-    flags["lr_triplets"] = str(max(1, length.n_epochs * length.queries_per_epoch * (args.legs - leg)))
+    flags = shared_flags(args, extra, leg)
+    parsed = main_parser().parse_args(words(flags))
+    flags["lr"] = repr(poly(parsed.lr, leg, args.legs))
+    flags["lr_triplets"] = str(max(1, parsed.n_epochs * parsed.queries_per_epoch * (args.legs - leg)))
     town, validation = town_folder(args, FIRST_TRAINING_SEED + leg), town_folder(args, VALIDATION_SEED)
-    roots = {"dataset_root": f"{town}/idda", "dataset_root_val": f"{validation}/idda"}
-    if adapts(flags):
-        roots["DA_datasets"] = f"{town}/robotcar_all"
-    own = {"seed": str(args.seed + leg), "no_report": ""}
-    return Job(f"{args.name}/leg_{leg:03d}", tuple(words({**flags, **roots, **own})), weights)
+    flags |= {"dataset_root": f"{town}/idda", "dataset_root_val": f"{validation}/idda"}
+    if loss_settings(parsed).uses_target:
+        flags["DA_datasets"] = f"{town}/robotcar_all"
+    flags |= {"seed": str(args.seed + leg), "no_report": ""}
+    return Job(f"{args.name}/leg_{leg:03d}", tuple(words(flags)), weights)
 
 
 def town_folder(args: argparse.Namespace, seed: int) -> Path:
@@ -129,10 +128,10 @@ def draw(args: argparse.Namespace, seed: int, passes: Sequence[str] = tuple(STAN
     return make_town(town_folder(args, seed), tuple(args.size), args.places, seed, passes=passes)
 
 
-def draw_training(args: argparse.Namespace, extra: Sequence[str], leg: int) -> None:
-    """The town of a leg: the pictures that it is trained on."""
+def draw_training(args: argparse.Namespace, leg: int, job: Job) -> None:
+    """The town of a leg: the pictures that its run is trained on."""
     passes = [f"town10/{name}" for name in ("gallery", *TRAINED_IN)]
-    if adapts(shared_flags(args, extra)):
+    if "--DA_datasets" in job.flags:
         passes += [name for name, one in STANDARD_PASSES.items() if one.town == "robotcar"]
     draw(args, FIRST_TRAINING_SEED + leg, passes)
 
@@ -169,7 +168,7 @@ def train_leg(args: argparse.Namespace, extra: Sequence[str], leg: int) -> dict:
             )
         clean_up(args, leg)
         return record
-    draw_training(args, extra, leg)
+    draw_training(args, leg, job)
     draw_validation(args)
     run_jobs([job], devices(main_parser().parse_args(list(extra)).device)[:1])
     finished = newest_run(job)
@@ -199,9 +198,8 @@ def untrained_weights(args: argparse.Namespace, extra: Sequence[str]) -> Path:
     """The network as the first leg starts with it."""
     town = draw_validation(args)
     job = leg_job(args, extra, 0, None)
-    flags = words({"dataset_root": f"{town}/idda", "train_q": "town10/queries_rain/front_rear", "da_method": "none"})
-    flags += ["--n_epochs", "0"]
-    job = Job(f"{args.name}/untrained", (*job.flags, *flags))
+    flags = {"dataset_root": f"{town}/idda", "train_q": "town10/queries_rain/front_rear"}
+    job = Job(f"{args.name}/untrained", (*job.flags, *words({**flags, "da_method": "none", "n_epochs": "0"})))
     run_jobs([job], devices(main_parser().parse_args(list(extra)).device)[:1])
     return newest_run(job) / LAST
 

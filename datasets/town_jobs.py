@@ -36,40 +36,34 @@ class Pass:
     still: bool = False  # cameras stand exactly on the places
 
 
-def _labelled(name: str, group: str, cameras: tuple[str, ...], queries: dict[str, str]) -> list[Pass]:
+def _queries(name: str, group: str, cameras: tuple[str, ...], weathers: dict[str, str]) -> list[Pass]:
     base = f"idda/{name}"
     return [
-        Pass(
-            name,
-            run,
-            weather,
-            cameras,
-            f"{base}/queries_{run}/{group}",
-            f"{base}/queries_labels_{run}/{group}",
-        )
-        for run, weather in queries.items()
+        Pass(name, run, weather, cameras, f"{base}/queries_{run}/{group}", f"{base}/queries_labels_{run}/{group}")
+        for run, weather in weathers.items()
     ]
 
 
-def _town(name: str, group: str, cameras: tuple[str, ...], queries: dict[str, str]) -> list[Pass]:
+def _town(name: str, group: str, cameras: tuple[str, ...]) -> list[Pass]:
     base = f"idda/{name}"
     gallery = Pass(name, "gallery", "clear", cameras, f"{base}/gallery/{group}", f"{base}/gallery_labels/{group}", True)
-    return [gallery, *_labelled(name, group, cameras, queries)]
+    return [gallery, *_queries(name, group, cameras, RAIN)]
+
+
+def _by_name(passes: list[Pass]) -> dict[str, Pass]:
+    return {f"{p.town}/{p.name}": p for p in passes}
 
 
 CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
 RAIN = {"rain": "hard_rain", "rain_fresh": "hard_rain"}
 MORE = {"snow": "snow", "sun": "sun", "night": "night"}
 TOWNS = (("town10", "front_rear", ("front", "rear")), ("town3", "left_right", ("left", "right")))
-STANDARD_PASSES = {
-    f"{p.town}/{p.name}": p
-    for p in (
-        *(p for town in TOWNS for p in _town(*town, RAIN)),
-        *(Pass("robotcar", c, c, ("ahead",), f"robotcar/{c}", None, c == "overcast") for c in CONDITIONS),
-    )
-}
+STANDARD_PASSES = _by_name(
+    [p for town in TOWNS for p in _town(*town)]
+    + [Pass("robotcar", c, c, ("ahead",), f"robotcar/{c}", None, c == "overcast") for c in CONDITIONS]
+)
 """What a town consists of, in the layouts of the recorded data sets."""
-PASSES = STANDARD_PASSES | {f"{p.town}/{p.name}": p for town in TOWNS for p in _labelled(*town, MORE)}
+PASSES = STANDARD_PASSES | _by_name([p for town in TOWNS for p in _queries(*town, MORE)])
 """All that can be drawn: the synthetic towns in more conditions, with labels, on request."""
 MERGED = "robotcar_all"
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from datasets.naming import RAW_TO_CLASS
 from datasets.town_facade import font
-from datasets.town_jobs import CONDITIONS, MORE, Settings, chunks, frames, targets
+from datasets.town_jobs import CONDITIONS, MORE, PASSES, Settings, chunks, frames, targets
 
 CLASSES = (
     ("road", (128, 64, 128)),
@@ -60,9 +60,11 @@ def contact_sheet(out: Path, settings: Settings, target: Path) -> None:
                     tiles.append(("its label", colour_label(np.asarray(Image.open(label))[..., 0])))
             rows += [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
     for place in _some(settings.places, 6):
-        there = [c for c in CONDITIONS if ("robotcar", c, "ahead", place) in found]
-        photos = [Image.open(found["robotcar", c, "ahead", place][0]).convert("RGB") for c in there]
-        rows += [[(f"robotcar, place {place}: {c}", photo) for c, photo in zip(there, photos)]] if there else []
+        photos = {
+            c: found["robotcar", c, "ahead", place][0] for c in CONDITIONS if ("robotcar", c, "ahead", place) in found
+        }
+        tiles = [(f"robotcar, place {place}: {c}", Image.open(photo).convert("RGB")) for c, photo in photos.items()]
+        rows += [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
     wide = COLUMNS * (TILE + GAP) + GAP
     sheet = Image.new("RGB", (wide, len(rows) * (high + BAND + GAP) + 2 * BAND + GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -90,6 +92,7 @@ def _paths(out: Path, settings: Settings) -> dict:
         for run, camera, place, _x, _stand, name in frames(settings, chunk):
             photo, label, _ = targets(run, camera, name)
             found[run.town, run.name, camera, place] = (out / photo, None if label is None else out / label)
+    assert {(town, name) for town, name, _, _ in found} == {(PASSES[p].town, PASSES[p].name) for p in settings.passes}
     return found
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from models.segvpr import OPTIONS, SegVPR, build_model
 
+SHIPPED = Path(__file__).resolve().parents[1] / "pretrained/segvpr_town.pth"
+"""The network that ships; segvpr_town.json beside it has its history and command."""
 FORMAT = "segvpr-1"
 TRAINING_ONLY = "discriminator."
 REMEDY = "give a .pth file that main.py wrote, or a released one"
