@@ -1,0 +1,128 @@
+"""Command lines made from dataclasses: a flag is written once, as the field that it fills."""
+
+import argparse
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, field, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+USER_ERROR = 2
+
+Settings = TypeVar("Settings")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"{self.prog}: error: {message}; see --help\n")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows each default as it is typed, except None and False, and where the help text names it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default is None or default is False or default == argparse.SUPPRESS or "default" in text:
+            return text
+        if isinstance(default, list | tuple):
+            return f"{text} (default: {' '.join(map(str, default))})"
+        return super()._get_help_string(action) or ""
+
+
+def flag(default: Any, text: str, **details: Any) -> Any:
+    """A dataclass field that a flag of its name fills.
+
+    Parameters
+    ----------
+    default, text : the flag's default and help.
+    details : where they differ from what name and type say: `name` of the flag; `choices`; `least`, `above` and `most`, the
+        bounds of a number; `metavar`; `nargs`; `group`, a title in `--help`; `parse`, text -> value;
+        `may_change`, whether a run that goes on may be given another value.
+    """
+    return field(default=default, metadata={"help": text, **details})
+
+
+def flags_of(settings: type) -> dict[str, Field]:
+    """Name of the flag, without dashes -> the field that it fills."""
+    return {f.metadata.get("name", f.name): f for f in fields(settings) if "help" in f.metadata}
+
+
+def add_flags(parser: argparse.ArgumentParser, settings: type, title: str, about: str | None = None) -> None:
+    """Add a flag for each such field of a dataclass, under a title; a field may name another title."""
+    hints = typing.get_type_hints(settings)
+    for name, f in flags_of(settings).items():
+        group = _group(parser, f.metadata.get("group", title), about)
+        group.add_argument(f"--{name}", **_argument(f, hints[f.name]))
+
+
+def read_flags(settings: type[Settings], args: argparse.Namespace, **others: Any) -> Settings:
+    """The dataclass as parsed arguments fill it; `others` are fields that no flag fills."""
+    given = {f.name: getattr(args, name) for name, f in flags_of(settings).items() if hasattr(args, name)}
+    return settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}, **others)
+
+
+def _group(parser: argparse.ArgumentParser, title: str, about: str | None) -> argparse._ArgumentGroup:
+    for group in parser._action_groups:
+        if group.title == title:
+            return group
+    return parser.add_argument_group(title, about)
+
+
+def _argument(f: Field, hint: Any) -> dict[str, Any]:
+    """Keyword arguments of `add_argument` for a field of this type."""
+    details: Mapping[str, Any] = f.metadata
+    argument: dict[str, Any] = {"help": details["help"], "default": _default(f)}
+    argument |= {key: details[key] for key in ("choices", "metavar", "nargs") if key in details}
+    kind, nargs = _element(hint)
+    if kind is bool:
+        argument["action"] = argparse.BooleanOptionalAction if f.default else "store_true"
+        return argument
+    if nargs is not None:
+        argument.setdefault("nargs", nargs)
+    argument["type"] = details.get("parse") or number(kind, details)
+    if "choices" not in details:
+        argument.setdefault("metavar", {int: "N", float: "F", Path: "DIR"}.get(kind, "NAME"))
+    return argument
+
+
+def _default(f: Field) -> Any:
+    default = f.default if f.default is not MISSING else f.default_factory()
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _element(hint: Any) -> tuple[type, int | str | None]:
+    """The type of one value of a flag and argparse's `nargs`: `tuple[int, int] | None` -> int, 2."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+    if typing.get_origin(hint) is tuple:
+        parts = typing.get_args(hint)
+        return parts[0], "+" if parts[1:] == (...,) else len(parts)
+    return hint, None
+
+
+def number(kind: type, bounds: Mapping[str, Any]) -> Callable[[str], Any]:
+    """A parser of values of `kind` within bounds, for argparse; a type that is not a number has none."""
+    if kind not in (int, float):
+        return kind
+    least, above, most = bounds.get("least"), bounds.get("above"), bounds.get("most")
+    wanted = "a whole number" if kind is int else "a finite number"
+    limits = [(least, f"of at least {least}"), (above, f"above {above}"), (most, f"of at most {most}")]
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        inside = abs(value) < float("inf")  # not a number is outside as well
+        inside &= (least is None or value >= least) and (above is None or value > above)
+        if not (inside and (most is None or value <= most)):
+            words = " and ".join(said for bound, said in limits if bound is not None)
+            raise argparse.ArgumentTypeError(f"{text} is not {wanted} {words}".rstrip())
+        return value
+
+    parse.__name__ = kind.__name__  # argparse names it where the text is no number at all
+    return parse
+
+
+positive = number(int, {"least": 1})
+"""A whole number of at least 1, for argparse."""

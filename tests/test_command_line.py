@@ -1,0 +1,69 @@
+"""Flags made from dataclasses."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from datasets.command_line import HelpFormatter, add_flags, flag, flags_of, read_flags
+
+
+@dataclass(frozen=True)
+class Oven:
+    heat: int = flag(180, "degrees", least=0, most=300)
+    share: float = flag(0.5, "of the oven", above=0.0, name="oven_share")
+    trays: tuple[int, ...] = flag((1, 2), "used", least=1)
+    size: tuple[int, int] | None = flag(None, "of a tray", metavar=("W", "H"), group="trays")
+    recipe: Path | None = flag(None, "file", metavar="FILE")
+    kind: str = flag("fan", "of heat", choices=("fan", "grill"))
+    light: bool = flag(False, "on")
+    timer: bool = flag(True, "rings")
+    serial: int = 7
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="oven", formatter_class=HelpFormatter, allow_abbrev=False)
+    add_flags(made, Oven, "oven")
+    return made
+
+
+def test_no_flag_gives_the_defaults():
+    assert read_flags(Oven, parser().parse_args([])) == Oven()
+
+
+def test_each_flag_fills_its_field():
+    text = "--heat 200 --oven_share 0.25 --trays 3 4 5 --size 30 40 --recipe a.txt --kind grill --light --no-timer"
+    read = read_flags(Oven, parser().parse_args(text.split()), serial=9)
+    assert read == Oven(200, 0.25, (3, 4, 5), (30, 40), Path("a.txt"), "grill", True, False, 9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--heat 301", "301 is not a whole number of at least 0 and of at most 300"),
+        ("--heat -1", "-1 is not a whole number of at least 0"),
+        ("--heat 1.5", "invalid int value: '1.5'"),
+        ("--oven_share 0", "0 is not a finite number above 0.0"),
+        ("--oven_share nan", "nan is not a finite number"),
+        ("--oven_share inf", "inf is not a finite number"),
+        ("--trays 1 0", "0 is not a whole number of at least 1"),
+        ("--size 3", "expected 2 arguments"),
+        ("--kind steam", "invalid choice"),
+        ("--serial 3", "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_value_is_named(arguments: str, said: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stop:
+        parser().parse_args(arguments.split())
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_help_shows_defaults_as_they_are_typed():
+    text = " ".join(parser().format_help().split())
+    assert "degrees (default: 180)" in text and "used (default: 1 2)" in text and "file --kind" in text
+
+
+def test_flags_of_names_the_flags_alone():
+    names = flags_of(Oven)
+    assert "oven_share" in names and "share" not in names and "serial" not in names
