@@ -13,9 +13,10 @@ from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import Compute, resolve_compute
 from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images
+from utils.launch import launched
 from utils.localize import format_localisations, localize, photo_paths, to_json
 from utils.logs import LOGGER, log_environment, start_logging
-from utils.parsers import eval_parser
+from utils.options.parsers import eval_parser
 from utils.report import write_report
 from utils.screening import Screening
 
@@ -74,7 +75,7 @@ def localize_photos(args: argparse.Namespace) -> None:
     """Look up photos in a gallery and print what was found."""
     if not (args.localize and args.gallery):
         raise ValueError("--localize PHOTO and --gallery DIR go together")
-    if distributed.launched()[1] > 1:
+    if launched()[1] > 1:
         raise ValueError("--localize: for one process only; start without torchrun")
     if not args.json:
         start_logging()

@@ -18,7 +18,7 @@ from utils.compute import Compute, check_sync_bn, resolve_compute
 from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images, score
 from utils.fit import Fit, FitSettings, TrainingData, check_batches_divide
 from utils.logs import LOGGER, log_environment, start_logging
-from utils.parsers import main_parser
+from utils.options.parsers import main_parser
 from utils.report import write_report
 from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, replace_damaged, training_folder
 from utils.screening import Screening

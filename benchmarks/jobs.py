@@ -13,7 +13,7 @@ import torch
 
 from utils.arguments import plain_values
 from utils.logs import LOGGER, progress_bar
-from utils.parsers import main_parser
+from utils.options.parsers import main_parser
 from utils.runs import BEST, LAST, PREVIOUS, load_newest
 from utils.summarize import NOT_CONFIGURATION, RESULTS
 

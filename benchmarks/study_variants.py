@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.demo import SIZE, SMALL, words
 from benchmarks.jobs import Job
-from utils.parsers import main_parser
+from utils.options.parsers import main_parser
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from utils.checkpoints import load_checkpoint, save_checkpoint
 from utils.command import run_command
 from utils.compute import resolve_compute
 from utils.logs import LOGGER, start_logging
-from utils.parsers import main_parser
+from utils.options.parsers import main_parser
 from utils.runs import LAST, weights_of_run
 from utils.schedules import poly
 from utils.summarize import RESULTS

@@ -50,11 +50,13 @@ def flags_of(settings: type) -> dict[str, Field]:
     return {f.metadata.get("name", f.name): f for f in fields(settings) if "help" in f.metadata}
 
 
-def add_flags(parser: argparse.ArgumentParser, settings: type, title: str, about: str | None = None) -> None:
-    """Add a flag for each such field of a dataclass, under a title; a field may name another title."""
+def add_flags(
+    parser: argparse.ArgumentParser, settings: type, title: str, about: Mapping[str, str] | None = None
+) -> None:
+    """Add a flag for each such field of a dataclass, under a title; a field may name another. `about`: title -> a sentence."""
     hints = typing.get_type_hints(settings)
     for name, f in flags_of(settings).items():
-        group = _group(parser, f.metadata.get("group", title), about)
+        group = _group(parser, f.metadata.get("group", title), about or {})
         group.add_argument(f"--{name}", **_argument(f, hints[f.name]))
 
 
@@ -64,11 +66,11 @@ def read_flags(settings: type[Settings], args: argparse.Namespace, **others: Any
     return settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}, **others)
 
 
-def _group(parser: argparse.ArgumentParser, title: str, about: str | None) -> argparse._ArgumentGroup:
+def _group(parser: argparse.ArgumentParser, title: str, about: Mapping[str, str]) -> argparse._ArgumentGroup:
     for group in parser._action_groups:
         if group.title == title:
             return group
-    return parser.add_argument_group(title, about)
+    return parser.add_argument_group(title, about.get(title))
 
 
 def _argument(f: Field, hint: Any) -> dict[str, Any]:

@@ -1,7 +1,14 @@
-"""The SegVPR network: `build_model` is the one entry point."""
+"""The SegVPR network: `build_model` is the one entry point. What needs torch is imported when it is first asked for."""
 
-from models.encoder import ARCHITECTURES
-from models.heads import HEADS
-from models.segvpr import ATTENTIONS, INPUTS, OPTIONS, SegVPR, SegVPROutput, build_model
+from importlib import import_module
+from typing import Any
 
-__all__ = ["ARCHITECTURES", "ATTENTIONS", "HEADS", "INPUTS", "OPTIONS", "SegVPR", "SegVPROutput", "build_model"]
+from models.config import ARCHITECTURES, ATTENTIONS, HEADS, INPUTS, NetworkConfig
+
+__all__ = ["ARCHITECTURES", "ATTENTIONS", "HEADS", "INPUTS", "NetworkConfig", "SegVPR", "SegVPROutput", "build_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SegVPR", "SegVPROutput", "build_model"):
+        return getattr(import_module("models.segvpr"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ from models import build_model
 from tests.tiny import SMALL_RUN, data_flags
 from utils import arguments
 from utils.checkpoints import save_checkpoint
-from utils.parsers import eval_parser
+from utils.options.parsers import eval_parser
 from utils.screening import Screening
 
 REMEDY = re.compile(

@@ -29,7 +29,7 @@ from utils.embedding import embed_images
 from utils.evaluation import evaluate_segmentation
 from utils.fit import FitSettings, check_batches_divide
 from utils.interrupts import Interrupts, StopRequested
-from utils.parsers import eval_parser
+from utils.options.parsers import eval_parser
 from utils.training import backward_losses
 
 ROOT = Path(__file__).parent.parent

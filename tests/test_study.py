@@ -25,7 +25,7 @@ from utils.checkpoints import half_precision, load_checkpoint, save_checkpoint
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import file_name
 from utils.fit import Fit
-from utils.parsers import main_parser
+from utils.options.parsers import main_parser
 from utils.report_attention import LEAST_EFFECT
 from utils.runs import BEST
 from utils.schedules import poly

@@ -9,7 +9,7 @@ import torch
 
 from utils.arguments import plain_values
 from utils.checkpoints import FORMAT
-from utils.parsers import main_parser
+from utils.options.parsers import main_parser
 from utils.summarize import Cell, escape_latex, escape_markdown, find_runs, main, read_run, starting_weights, summarize
 
 

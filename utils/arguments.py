@@ -14,7 +14,7 @@ from utils.evaluation import TOP_K, EvaluationSet, file_name
 from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.index_settings import FLAT, RetrievalSettings
 from utils.logs import LOGGER
-from utils.parsers import main_parser
+from utils.options.parsers import main_parser
 from utils.runs import new_run_folder
 from utils.screening import Screening
 from utils.training import LossSettings

@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from utils.distributed import launched
 from utils.failures import PeerFailed, RunFailed, dead_worker, died_on
 from utils.interrupts import Interrupts, StopRequested
+from utils.launch import launched
 from utils.logs import LOGGER, stop_logging
 
 RUN_FAILED, USER_ERROR = 1, 2

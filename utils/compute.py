@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from datasets.transforms import to_network_input
 from models.segvpr import SegVPR
-from utils.distributed import local_rank, world_size
+from utils.distributed import world_size
+from utils.launch import local_rank
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CPU = torch.device("cpu")

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from utils.failures import PeerFailed
+from utils.launch import launched
 
 T = TypeVar("T")
 
@@ -40,18 +41,6 @@ class _Processes:
 
 
 _processes = _Processes()
-
-
-def launched() -> tuple[int, int]:
-    """This process's number and how many torchrun launched, by its environment: (0, 1) without torchrun."""
-    if not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys():
-        return 0, 1
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-
-
-def local_rank() -> int | None:
-    """This process's number on its machine, None where it is the only one of the run."""
-    return int(os.environ["LOCAL_RANK"]) if launched()[1] > 1 else None
 
 
 def rank() -> int:

@@ -1,0 +1,15 @@
+"""What torchrun says of this process, by its environment. Importing it does not import torch."""
+
+import os
+
+
+def launched() -> tuple[int, int]:
+    """This process's number and how many torchrun launched: (0, 1) without torchrun."""
+    if not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys():
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def local_rank() -> int | None:
+    """This process's number on its machine, None where it is the only one of the run."""
+    return int(os.environ["LOCAL_RANK"]) if launched()[1] > 1 else None

@@ -1,0 +1,44 @@
+"""What eval.py is asked to do, as flags."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.command_line import flag
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a checkpoint is scored, and what is kept of it."""
+
+    threshold_m: tuple[float, ...] | None = flag(
+        None,
+        "same place within M metres, for all sets; several are scored at once (default: 5 for iddav2, 25 for utm)",
+        above=0,
+        metavar="M",
+    )
+    scale_indexes: tuple[int, ...] | None = flag(
+        None, "pooled stages of a released checkpoint, which does not say (default: 3 4)", metavar="STAGE"
+    )
+    save_descriptors: bool = flag(False, "write descriptors/<set>.npz")
+    store: Path | None = flag(
+        None,
+        "keep descriptors and indexes here, and use those that are (default: beside CKPT for own photos and for an "
+        "index other than Flat, else in memory)",
+        group="retrieval",
+    )
+    output_dir: Path | None = flag(None, "results go here instead", group="output")
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """Own photos to look up in a gallery."""
+
+    localize: Path | None = flag(None, "a photo, or a folder of photos, to look up", metavar="PHOTO")
+    gallery: Path | None = flag(None, "folder of images to look them up in")
+    positions: Path | None = flag(
+        None,
+        "the gallery's positions, path,latitude,longitude or path,easting,northing (default: from names or EXIF)",
+        metavar="CSV",
+    )
+    top: int = flag(5, "matches per photo", least=1)
+    json: bool = flag(False, "print JSON and nothing else")
