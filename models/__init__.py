@@ -1,6 +1,5 @@
 """The SegVPR network: `build_model` is the one entry point. What needs torch is imported when it is first asked for."""
 
-from importlib import import_module
 from typing import Any
 
 from models.config import ARCHITECTURES, ATTENTIONS, HEADS, INPUTS, NetworkConfig
@@ -10,5 +9,7 @@ __all__ = ["ARCHITECTURES", "ATTENTIONS", "HEADS", "INPUTS", "NetworkConfig", "S
 
 def __getattr__(name: str) -> Any:
     if name in ("SegVPR", "SegVPROutput", "build_model"):
-        return getattr(import_module("models.segvpr"), name)
+        from models import segvpr
+
+        return getattr(segvpr, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

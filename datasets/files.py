@@ -1,0 +1,121 @@
+"""Files that are whole wherever they exist, second names of files, and locks."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+
+
+@contextmanager
+def replacing(target: Path, durable: bool = False) -> Iterator[Path]:
+    """A temporary name beside `target`, which takes its place when all within went well: a file that exists is whole.
+
+    Parameters
+    ----------
+    durable : the new file also survives a power cut.
+    """
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        yield part
+        if durable:
+            _sync(part)
+        os.replace(part, target)
+        if durable:
+            _sync(target.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_whole(target: Path, write: Callable[[Path], object], durable: bool = False) -> None:
+    """Let `write` fill a file, see `replacing`; OSError names the target."""
+    try:
+        with replacing(target, durable) as part:
+            write(part)
+    except OSError as error:
+        raise OSError(error.errno, f"{target}: cannot write it ({error.strerror or error})") from error
+
+
+def write_text(target: Path, text: str) -> None:
+    """A whole text file in UTF-8."""
+    write_whole(target, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy contents and times."""
+    write_whole(target, lambda part: shutil.copy2(source, part))
+
+
+def hard_link(source: Path, target: Path) -> None:
+    """A second name of `source`; a copy where the file system has no hard links."""
+    write_whole(target, lambda part: _link_or_copy(source, part))
+
+
+def soft_link(source: Path, target: Path) -> None:
+    """A relative symbolic link to `source`, or a hard link, or a copy, whatever the file system allows first."""
+    real = Path(os.path.realpath(source))
+
+    def write(part: Path) -> None:
+        try:
+            # part is made, and so resolved, in the real folder: `..` of a linked one leads elsewhere
+            os.symlink(os.path.relpath(real, os.path.realpath(part.parent)), part)
+        except (OSError, ValueError):
+            part.unlink(missing_ok=True)
+            _link_or_copy(real, part)
+
+    write_whole(target, write)
+
+
+@contextmanager
+def locked(file: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock on `file`, made if absent, until the end of the block or of the process.
+
+    Nothing is locked where the system has no file locks or the file may not be written.
+
+    Raises
+    ------
+    BlockingIOError : another process holds it and `wait` is False.
+    """
+    with ExitStack() as held:
+        with suppress(ImportError):
+            import fcntl
+
+            _lock(held, file, fcntl, wait)
+        yield
+
+
+def _lock(held: ExitStack, file: Path, fcntl: ModuleType, wait: bool) -> None:
+    try:
+        stream = held.enter_context(file.open("a"))
+    except OSError:
+        return  # a store that may only be read needs no lock
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # not inherited by loader workers
+    except OSError as error:
+        if not wait and error.errno in (errno.EACCES, errno.EAGAIN):
+            raise BlockingIOError(error.errno, f"{file}: another process holds this lock") from error
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk; some file systems cannot do so for folders."""
+    descriptor = None
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
