@@ -15,7 +15,7 @@ from datasets.zones import LIMITS
 _GPS_IFD, _EXIF_IFD = 0x8825, 0x8769
 _MAKE, _MODEL, _SERIAL, _TAKEN, _CHANGED = 0x010F, 0x0110, 0xA431, 0x9003, 0x0132
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _GPS_TIME, _STATUS, _DATUM, _GPS_DATE = 1, 2, 3, 4, 7, 9, 18, 29
-_WGS84 = ("", "WGS84", "WGS1984", "WGS841984", "WORLDGEODETICSYSTEM1984")
+_WGS84 = ("WGS84", "WGS1984", "WORLDGEODETICSYSTEM1984", "WORLDGEODETICSYSTEM84")
 _PARSE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, struct.error)
 FASTEST_M_PER_S = 100.0
 _LOOK_BACK = 1000
@@ -54,7 +54,7 @@ def read_exif(path: str | Path) -> Exif:
                 return Exif()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot read this image ({' '.join(str(error).split())[:150]})") from error
-    if not gps:
+    if _LATITUDE not in gps and _LONGITUDE not in gps:
         return Exif()
     place = _place(gps)
     if isinstance(place, str):
@@ -79,7 +79,7 @@ def exif_position(path: str | Path) -> tuple[float, float] | None:
 def _place(gps: dict[int, object]) -> tuple[float, float] | str:
     """Latitude and longitude, or why there is none."""
     datum = _text(gps.get(_DATUM))
-    if "".join(c for c in datum.upper() if c.isalnum()) not in _WGS84:
+    if datum and not "".join(filter(str.isalnum, datum.upper())).startswith(_WGS84):
         return f"its map datum {datum[:30]!r} is not WGS-84"
     if _text(gps.get(_STATUS)).upper()[:1] == "V":
         return "the receiver marked it void"

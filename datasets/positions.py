@@ -32,8 +32,8 @@ __all__ = [
     "require_positions",
 ]
 
-# names of one zone and EXIF data of the next: so far apart in one zone, so near in the other
-_APART_M, _NEAR_M = 100_000.0, 50_000.0
+# images of one place that are given in metres and in degrees lie so near each other, or else so far apart
+_NEAR_M, _APART_M = 5_000.0, 100_000.0
 
 
 class Located(NamedTuple):
@@ -155,10 +155,14 @@ def _place(
         return positions, zone, "as given", []
     indexes = sorted(degrees)
     places = np.array([degrees[index] for index in indexes])
-    zone, why = (zone, "as given") if zone else common_zone(places)
-    check_zone(zone, places, [paths[index] for index in indexes])
-    positions[indexes] = zone.project(*places.T)
-    return positions, zone, why, _check_mixed(paths, positions, sorted(metres), indexes, places, zone)
+    used, why = (zone, "as given") if zone else common_zone(places)
+    check_zone(used, places, [paths[index] for index in indexes])
+    positions[indexes] = used.project(*places.T)
+    warnings = []
+    if metres:
+        pair = f"{paths[min(metres)]} (in metres) and {paths[indexes[0]]} (in degrees)"
+        warnings = _check_mixed(pair, np.array([*metres.values()]), places, used, given=zone is not None)
+    return positions, used, why, warnings
 
 
 def _read_exif(paths: Sequence[str], indexes: Sequence[int]) -> dict[int, Exif]:
@@ -182,36 +186,29 @@ def _about_unmatched(table: CsvPositions, rows: Sequence[str], paths: Sequence[s
     return f"{table.file}: {which}; {remedy}, or give --allow_missing_rows where such rows are right"
 
 
-def _check_mixed(
-    paths: Sequence[str],
-    positions: np.ndarray,
-    metres: Sequence[int],
-    degrees: Sequence[int],
-    places: np.ndarray,
-    zone: Zone,
-) -> list[str]:
-    """Positions given in metres, whose zone nobody states, against those given in degrees and placed in `zone`.
+def _check_mixed(pair: str, metres: np.ndarray, places: np.ndarray, zone: Zone, given: bool) -> list[str]:
+    """Whether positions given in metres, (M, 2), which do not say their zone, seem to be of another one than `zone`.
 
-    ValueError where another zone brings them together; a warning where none does.
+    A warning says so; ValueError where another zone brings them together and the user has not given this one.
+
+    Parameters
+    ----------
+    pair : a file of each of the two kinds.
+    places : (N, 2) latitudes and longitudes, which the zone is right for.
     """
-    if not metres:
-        return []
-    tree = KDTree(positions[metres])
+    tree = KDTree(metres)
 
-    def nearest(points: np.ndarray) -> float:
-        return float(tree.query(points)[0].min())
+    def distance(other: Zone) -> float:
+        return float(np.median(tree.query(other.project(*places.T))[0]))
 
-    apart = nearest(positions[degrees])
-    if apart <= _APART_M:
-        return []
-    shown = f"{paths[metres[0]]} (in metres) and {paths[degrees[0]]} (in degrees)"
-    for other in zone.beside():
-        if nearest(other.project(*places.T)) < _NEAR_M:
-            raise ValueError(
-                f"{shown} lie {apart / 1000:.0f} km apart in UTM zone {zone}, but not in {other}, which the metres seem to "
-                f"be of; give --zone {other}, or the right one"
-            )
-    return [f"{shown} lie {apart / 1000:.0f} km apart in UTM zone {zone}; are the metres of this zone? give --zone"]
+    apart, nearest = distance(zone), min(zone.beside(), key=distance)
+    shown = f"{pair} lie about {apart / 1000:.0f} km apart in UTM zone {zone}"
+    if apart > _NEAR_M and distance(nearest) < apart / 10:
+        message = f"{shown}, but not in {nearest}, which the metres seem to be of; give --zone {nearest}"
+        if not given:
+            raise ValueError(message)
+        return [message]
+    return [f"{shown}; give the --zone of the metres, or put them into sets of their own"] if apart > _APART_M else []
 
 
 def _about_exif(paths: Sequence[str], positions: np.ndarray, photos: dict[int, Exif]) -> list[str]:
