@@ -228,10 +228,10 @@ def test_a_negative_value_beside_a_hemisphere_is_no_position(tmp_path, tag, lett
     path = photo(tmp_path / "a.jpg", gps)
     assert exif_position(path) is not None
     # Pillow writes no negative ones: make the number a signed fraction
-    data, unsigned = path.read_bytes(), struct.pack("<HHL", tag, 5, 3)
-    assert data.count(unsigned) == data.count(struct.pack("<LL", *number)) == 1
-    data = data.replace(unsigned, struct.pack("<HHL", tag, 10, 3))
-    path.write_bytes(data.replace(struct.pack("<LL", *number), struct.pack("<lL", -number[0], number[1])))
+    data, unsigned = path.read_bytes(), struct.pack(">HHL", tag, 5, 3)
+    assert data.count(unsigned) == data.count(struct.pack(">LL", *number)) == 1
+    data = data.replace(unsigned, struct.pack(">HHL", tag, 10, 3))
+    path.write_bytes(data.replace(struct.pack(">LL", *number), struct.pack(">lL", -number[0], number[1])))
     name = {2: "latitude", 4: "longitude"}[tag]
     assert read_exif(path) == Exif(fault=f"its {name} is negative, -{degrees:.4f}, beside the hemisphere {letters}")
 
