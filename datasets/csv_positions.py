@@ -114,7 +114,7 @@ def csv_positions(file: str | Path) -> CsvPositions:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file}: not a CSV file in UTF-8 ({error}); save it as one") from error
     if not rows:
-        raise ValueError(f"{file}: no row below the header")
+        raise ValueError(f"{file}: no row below the header; add one for each image")
     return CsvPositions(file, form is _FORMS[0], rows, lines)
 
 
@@ -122,10 +122,10 @@ def _form(header: list[str], file: Path) -> tuple[str, str]:
     form = next((form for form in _FORMS if {"path", *form} <= set(header)), None)
     if form is None:
         other = next((sign for sign in (";", "\t", "|") if any(sign in name for name in header)), None)
-        remedy = f"; its fields are separated by {other!r}: save it with commas and decimal points" if other else ""
+        remedy = f"its fields are separated by {other!r}, so save it with commas and decimal points" if other else ""
         raise ValueError(
             f"{file}: its first line must be path,latitude,longitude or path,easting,northing; "
-            f"it is {','.join(header)[:80]!r}{remedy}"
+            f"it is {','.join(header)[:80]!r}; {remedy or 'correct it'}"
         )
     twice = next((name for name in ("path", *form) if header.count(name) > 1), None)
     if twice:

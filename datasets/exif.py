@@ -47,11 +47,7 @@ def read_exif(path: str | Path) -> Exif:
     """
     try:
         with Image.open(path) as image:
-            try:
-                exif = image.getexif()
-                gps, details = exif.get_ifd(_GPS_IFD), exif.get_ifd(_EXIF_IFD)
-            except _PARSE_ERRORS:
-                return Exif()
+            gps, tags = _tags(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot read this image ({' '.join(str(error).split())[:150]})") from error
     if _LATITUDE not in gps and _LONGITUDE not in gps:
@@ -59,12 +55,8 @@ def read_exif(path: str | Path) -> Exif:
     place = _place(gps)
     if isinstance(place, str):
         return Exif(fault=place)
-    camera = " ".join(_text(value) for value in (exif.get(_MAKE), exif.get(_MODEL), details.get(_SERIAL)))
-    clocks = {
-        "camera": _seconds(details.get(_TAKEN) or exif.get(_TAKEN)),
-        "GPS": _gps_seconds(gps),
-        "file": _seconds(exif.get(_CHANGED)),
-    }
+    camera = " ".join(_text(tags.get(tag)) for tag in (_MAKE, _MODEL, _SERIAL))
+    clocks = {"camera": _seconds(tags.get(_TAKEN)), "GPS": _gps_seconds(gps), "file": _seconds(tags.get(_CHANGED))}
     for clock, seconds in clocks.items():
         if seconds is not None:
             return Exif(place, "", f"{clock} {camera}", seconds)
@@ -74,6 +66,17 @@ def read_exif(path: str | Path) -> Exif:
 def exif_position(path: str | Path) -> tuple[float, float] | None:
     """The place of `read_exif`."""
     return read_exif(path).place
+
+
+def _tags(image: Image.Image) -> tuple[dict[int, object], dict[int, object]]:
+    """GPS tags and all other tags of an image; none where they cannot be read."""
+    gps: dict[int, object] = {}
+    try:
+        exif = image.getexif()
+        gps = dict(exif.get_ifd(_GPS_IFD))
+        return gps, {**exif, **exif.get_ifd(_EXIF_IFD)}
+    except _PARSE_ERRORS:
+        return gps, {}
 
 
 def _place(gps: dict[int, object]) -> tuple[float, float] | str:

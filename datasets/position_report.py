@@ -52,7 +52,8 @@ class PositionReport:
             (self.without, "none"),
         )
         parts = [
-            f"positions of {total} images in {self.folder}: " + ", ".join(f"{n} {what}" for n, what in sources if n),
+            f"positions of {counted(total, 'image')} in {self.folder}: "
+            + ", ".join(f"{n} {what}" for n, what in sources if n),
         ]
         if self.unmatched:
             parts.append(f"{counted(len(self.unmatched), 'row')} of {file} without an image, first {self.unmatched[0]}")
@@ -82,8 +83,8 @@ def odd_names(folder: str, positions: np.ndarray) -> list[str]:
         return []
     return [
         f"{folder}: the names of all {len(positions)} images seem to state latitude and longitude in degrees, but they are "
-        "taken as east and north in metres, so that every image may count as the same place; convert them "
-        "(python3 -m datasets.convert --positions CSV)"
+        "taken as east and north in metres, so that every image may count as the same place; give them other names, and "
+        "their positions to python3 -m datasets.convert in a CSV file"
     ]
 
 

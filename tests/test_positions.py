@@ -324,7 +324,7 @@ def test_a_name_with_numbers_that_cannot_be_a_position_does_not_fall_back_to_exi
 def test_the_line_of_a_clean_set_and_of_a_mixed_one(tmp_path, capsys):
     clean = photo(tmp_path / "clean/@620000@5735000@a@.jpg").parent
     report = load_image_set([clean]).report
-    assert report.summary() == f"positions of 1 images in {clean}: 1 from names"
+    assert report.summary() == f"positions of 1 image in {clean}: 1 from names"
     folder = tmp_path / "mixed"
     photo(folder / "@620265@5734892@a@.jpg")
     photo(folder / "b.webp", OXFORD)
