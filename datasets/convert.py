@@ -22,19 +22,24 @@ from datasets.convert_files import (
     run_converter,
     run_jobs,
 )
-from datasets.naming import list_images
-from datasets.positions import Zone, find_positions, name_position, require_positions
+from datasets.naming import list_folder
+from datasets.position_report import PositionReport
+from datasets.positions import Zone, locate, name_position, require_positions
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of the images of a folder: `images == kept + skipped`, `written` of the kept ones are new."""
+    """What became of the images of a folder: `images == kept + skipped`, `written` of the kept ones are new.
+
+    `report` says where their positions came from.
+    """
 
     images: int
     kept: int
     written: int
     skipped: int
     zone: Zone | None
+    report: PositionReport
 
     def __str__(self) -> str:
         zone = f", UTM zone {self.zone}" if self.zone else ""
@@ -49,6 +54,7 @@ def convert_images(
     skip_missing: bool = False,
     zone: Zone | None = None,
     workers: int = 1,
+    allow_missing_rows: bool = False,
 ) -> Converted:
     """Copy each image below `images` to `out/<relative folder>/@east@north@<stem>@<suffix>`.
 
@@ -59,8 +65,9 @@ def convert_images(
     positions : CSV file, see `datasets.positions.csv_positions`.
     link : make links instead of copies.
     skip_missing : pass over images that have no position, instead of an error.
-    zone : UTM zone for latitudes and longitudes, see `datasets.positions.find_positions`.
+    zone : UTM zone for latitudes and longitudes, see `datasets.positions.locate`.
     workers : threads.
+    allow_missing_rows : whether the CSV file may have rows that match no image.
 
     Raises
     ------
@@ -70,11 +77,11 @@ def convert_images(
     """
     images, out = Path(images), Path(out)
     _check_apart(images, out)
-    paths = list_images(images)
-    found, zone = find_positions(paths, positions, images, zone)
+    paths, unread = list_folder(images)
+    found, zone, report, faults = locate(paths, positions, images, zone, allow_missing_rows, unread)
     located = ~np.isnan(found).any(axis=1)
     if not skip_missing or not located.any():
-        require_positions(paths, found)
+        require_positions(paths, found, faults)
     targets = target_paths([Path(path).relative_to(images) for path in paths], found)
     by_folder: dict[Path, set[str]] = {}
     for target in targets:
@@ -88,7 +95,7 @@ def convert_images(
     pairs = [(Path(path), out / target) for path, target in zip(paths, targets) if target]
     jobs = [pair for pair in pairs if not _is_done(*pair)]
     run_jobs(_link if link else _copy, jobs, workers, "convert", processes=False)
-    return Converted(len(paths), len(pairs), len(jobs), len(paths) - len(pairs), zone)
+    return Converted(len(paths), len(pairs), len(jobs), len(paths) - len(pairs), zone, report)
 
 
 def target_paths(relative: Sequence[Path], positions: np.ndarray) -> list[Path | None]:
@@ -156,7 +163,10 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--link", action="store_true", help="make links instead of copies")
     parser.add_argument("--skip_missing", action="store_true", help="pass over images without a position")
     parser.add_argument(
-        "--zone", metavar="ZONE", help="UTM zone as 30N or 30S (hemisphere); default: that of the first image"
+        "--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images"
+    )
+    parser.add_argument(
+        "--zone", metavar="ZONE", help="UTM zone as 30N or 30S (hemisphere); default: that of most images"
     )
     parser.add_argument(
         "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="threads (default: one per core)"
@@ -170,11 +180,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         zone = Zone.parse(args.zone) if args.zone else None
-        print(
-            convert_images(
-                args.images, args.out, args.positions, args.link, args.skip_missing, zone, workers=args.workers
-            )
+        done = convert_images(
+            args.images,
+            args.out,
+            args.positions,
+            args.link,
+            args.skip_missing,
+            zone,
+            args.workers,
+            args.allow_missing_rows,
         )
+        print(done)
+        for warning in done.report.warnings:
+            print(f"datasets.convert: warning: {warning}", file=sys.stderr)
+        print(done.report.summary())
 
     return run_converter("datasets.convert", command)
 
