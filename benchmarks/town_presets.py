@@ -16,12 +16,12 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from benchmarks.machine import write_record
-from datasets import town_style as st
-from datasets.town_atlas import Atlas
-from datasets.town_difficulty import PRESETS, Knobs
-from datasets.town_facade import font
-from datasets.town_jobs import Settings, chunks, frames, render
-from datasets.town_plan import build_street
+from datasets.town.drawing.facades import font
+from datasets.town.drawing.textures import Atlas
+from datasets.town.pictures import Settings, chunks, frames, render
+from datasets.town.world import styles as st
+from datasets.town.world.difficulty import PRESETS, Knobs
+from datasets.town.world.street import build_street
 
 MOVING = (st.PERSON, st.RIDER, st.VEHICLE, st.TRUCK, st.BICYCLE, st.MOTORCYCLE)
 PLAN_ONLY = (97, 97)  # size where nothing is drawn

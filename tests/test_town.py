@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from datasets.naming import RAW_TO_CLASS
-from datasets.town import DONE, STARTED, TownError, main, make_town, parameters
-from datasets.town_difficulty import Knobs
-from datasets.town_jobs import CONDITIONS, Settings
+from datasets.town.make import DONE, STARTED, TownError, main, make_town, parameters
+from datasets.town.pictures import CONDITIONS, Settings
+from datasets.town.world.difficulty import Knobs
 
 SIZE, PLACES = (112, 98), 12
 TOWNS = {"town10": ("front_rear", ("front", "rear"), 3.0), "town3": ("left_right", ("left", "right"), 5.0)}

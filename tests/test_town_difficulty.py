@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from benchmarks.town_presets import PLAN_ONLY, camera_gap, displacements, moving_share, own_types
-from datasets.town import DONE, main, make_town
-from datasets.town_camera import _sensor
-from datasets.town_difficulty import PRESETS, Knobs, difficulty_of, make_knobs
-from datasets.town_jobs import Settings, chunks, frames
-from datasets.town_style import WEATHERS, real_optics
+from datasets.town.drawing.camera import _sensor
+from datasets.town.make import DONE, main, make_town
+from datasets.town.pictures import Settings, chunks, frames
+from datasets.town.world.difficulty import PRESETS, Knobs, difficulty_of, make_knobs
+from datasets.town.world.styles import WEATHERS, real_optics
 
 GOLDEN = Path(__file__).parent / "golden" / "town_standard_1.npz"
 PLACES, SIZE, CLI_SIZE = 12, (112, 98), ["--size", "98", "97", "--places", "4", "--workers", "1"]

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.town_preview import CLASSES
+from datasets.town.preview import CLASSES
 from datasets.transforms import read_image
 from utils.evaluation import class_names
 from utils.figures import LIGHT, printable

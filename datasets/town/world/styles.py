@@ -1,6 +1,6 @@
 """Weather, cameras and street styles of the procedural town.
 
-Nothing here draws: these are the constants every other ``town_*`` module reads, and the keyed random
+Nothing here draws: these are the constants the other modules read, and the keyed random
 generators that make each picture independent of the order in which pictures are drawn.
 """
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.town_atlas import Atlas
-from datasets.town_camera import develop
-from datasets.town_difficulty import Knobs
-from datasets.town_plan import Street, build_street, street_sizes
-from datasets.town_scene import Stand, make_view, paint
-from datasets.town_style import SYNTHETIC, WEATHERS, keyed, real_optics
-from datasets.town_traffic import traffic
+from datasets.town.drawing.camera import develop
+from datasets.town.drawing.scene import Stand, make_view, paint
+from datasets.town.drawing.textures import Atlas
+from datasets.town.world.difficulty import Knobs
+from datasets.town.world.street import Street, build_street, street_sizes
+from datasets.town.world.styles import SYNTHETIC, WEATHERS, keyed, real_optics
+from datasets.town.world.traffic import traffic
 
 TURNS = {"front": 0.0, "rear": 180.0, "left": 80.0, "right": -80.0, "ahead": 0.0}  # degrees to the left
 CHUNK = 14  # neighbouring places drawn by one worker in one go, so that their textures are drawn once

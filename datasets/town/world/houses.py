@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from datasets import town_style as st
-from datasets.town_facade import SIGN_COLOURS, WORDS, Facade
-from datasets.town_render import Mesh
-from datasets.town_style import StreetStyle, pick, scale, tint
+from datasets.town.drawing.canvas import Mesh
+from datasets.town.drawing.facades import SIGN_COLOURS, WORDS, Facade
+from datasets.town.world import styles as st
+from datasets.town.world.styles import StreetStyle, pick, scale, tint
 
 PROPORTIONS = {  # share of a bay, share of a storey, metres per bay
     "sash": (0.42, 0.54, 2.2),

@@ -23,9 +23,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.convert_files import OneLineParser
-from datasets.town_difficulty import PRESETS, STANDARD, Knobs, check_knobs, difficulty_of, make_knobs
-from datasets.town_jobs import MERGED, PASSES, STANDARD_PASSES, Chunk, Settings, chunks, draw_chunk
-from datasets.town_style import VERSION
+from datasets.town.pictures import MERGED, PASSES, STANDARD_PASSES, Chunk, Settings, chunks, draw_chunk
+from datasets.town.world.difficulty import PRESETS, STANDARD, Knobs, check_knobs, difficulty_of, make_knobs
+from datasets.town.world.styles import VERSION
 
 DONE, STARTED = "town.json", ".town-in-progress.json"
 SMALLEST_SIDE, FEWEST_PLACES = 97, 4
@@ -62,7 +62,7 @@ def make_town(
     progress : bool
         Show a progress bar.
     knobs : Knobs
-        How hard the town is; see :func:`datasets.town_difficulty.make_knobs`.
+        How hard the town is; see :func:`datasets.town.world.difficulty.make_knobs`.
     passes : sequence of str
         What is drawn, names of ``PASSES``: fewer passes are drawn sooner, and the two synthetic towns can be had in
         more conditions.
@@ -263,14 +263,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"datasets.town: {error}", file=sys.stderr)
         return 2
     if args.preview is not None:
-        from datasets.town_preview import contact_sheet
+        from datasets.town.preview import contact_sheet
 
         settings = Settings(tuple(args.size), args.places, args.seed, knobs, tuple(args.passes))
         target = args.out / "preview.png" if args.preview == Path() else args.preview
         contact_sheet(args.out, settings, target)
         print(f"contact sheet: {target}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from datasets import town_style as st
-from datasets.town_atlas import Atlas
-from datasets.town_facade import noise_tile
-from datasets.town_plan import CROSS_HALF, MARGIN, Street
-from datasets.town_render import GRASS, PAVED, SUPER, WET_ROAD, Canvas, Light, Thing, View
-from datasets.town_style import Optics, Weather, keyed, mix, scale
+from datasets.town.drawing.canvas import GRASS, PAVED, SUPER, WET_ROAD, Canvas, Light, Thing, View
+from datasets.town.drawing.facades import noise_tile
+from datasets.town.drawing.textures import Atlas
+from datasets.town.world import styles as st
+from datasets.town.world.street import CROSS_HALF, MARGIN, Street
+from datasets.town.world.styles import Optics, Weather, keyed, mix, scale
 
 AHEAD, ASIDE = 135.0, 34.0  # how far is drawn along the street for a camera along it and across it
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.town_style import keyed, mix, pick, scale, tint
+from datasets.town.world.styles import keyed, mix, pick, scale, tint
 
 GLASS = 1
 WORDS = (

@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from datasets import town_things as things
-from datasets.town_difficulty import Knobs
-from datasets.town_plan import CROSS_HALF, Street
-from datasets.town_render import Thing
-from datasets.town_style import Weather
+from datasets.town.drawing.canvas import Thing
+from datasets.town.world import things
+from datasets.town.world.difficulty import Knobs
+from datasets.town.world.street import CROSS_HALF, Street
+from datasets.town.world.styles import Weather
 
 # What stands near the camera in turn, so that every class occurs even in a small town.
 TURNS = ("rider", "person", "truck", "motorcycle", "nothing", "bicycle", "person", "nothing")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from datasets.town_style import SKY, Weather, mix, sun_vector
+from datasets.town.world.styles import SKY, Weather, mix, sun_vector
 
 NEAR = 0.3  # metres
 SUPER = 2  # canvas pixels per picture pixel and side

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from datasets.naming import RAW_TO_CLASS
-from datasets.town_facade import font
-from datasets.town_jobs import CONDITIONS, MORE, PASSES, Settings, chunks, frames, targets
+from datasets.town.drawing.facades import font
+from datasets.town.pictures import CONDITIONS, MORE, PASSES, Settings, chunks, frames, targets
 
 CLASSES = (
     ("road", (128, 64, 128)),

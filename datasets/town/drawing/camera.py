@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from datasets.town_facade import noise_tile
-from datasets.town_render import AIR, DEPTH_STEPS, GLOW, GRASS, PAVED, SUPER, WET_ROAD, Canvas
-from datasets.town_style import Optics, Weather, keyed
+from datasets.town.drawing.canvas import AIR, DEPTH_STEPS, GLOW, GRASS, PAVED, SUPER, WET_ROAD, Canvas
+from datasets.town.drawing.facades import noise_tile
+from datasets.town.world.styles import Optics, Weather, keyed
 
 
 def develop(

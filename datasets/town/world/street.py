@@ -8,13 +8,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from datasets import town_style as st
-from datasets import town_things as things
-from datasets.town_difficulty import Knobs
-from datasets.town_facade import Facade
-from datasets.town_house import build_house, choose_facade, frame_of, sibling
-from datasets.town_render import Mesh, Thing, thing
-from datasets.town_style import STYLES, TOWN_ORIGIN, TOWN_STREETS, StreetStyle, keyed, pick, tint
+from datasets.town.drawing.canvas import Mesh, Thing, thing
+from datasets.town.drawing.facades import Facade
+from datasets.town.world import styles as st
+from datasets.town.world import things
+from datasets.town.world.difficulty import Knobs
+from datasets.town.world.houses import build_house, choose_facade, frame_of, sibling
+from datasets.town.world.styles import STYLES, TOWN_ORIGIN, TOWN_STREETS, StreetStyle, keyed, pick, tint
 
 MARGIN = 130.0  # metres of street beyond its first and last place
 CROSS_HALF = 4.2  # half the gap that a side street leaves between the houses

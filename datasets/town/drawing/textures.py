@@ -14,9 +14,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.town_facade import GLASS, draw_facade, font, noise_tile, wall_base
-from datasets.town_render import Light
-from datasets.town_style import keyed, scale
+from datasets.town.drawing.canvas import Light
+from datasets.town.drawing.facades import GLASS, draw_facade, font, noise_tile, wall_base
+from datasets.town.world.styles import keyed, scale
 
 PAD = 2  # pixels repeated around a texture, so that its edge never samples outside
 LEVELS = (1, 2, 4, 8, 16)

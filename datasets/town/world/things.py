@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from datasets import town_style as st
-from datasets.town_render import Mesh, Thing, thing
-from datasets.town_style import pick, scale, tint
+from datasets.town.drawing.canvas import Mesh, Thing, thing
+from datasets.town.world import styles as st
+from datasets.town.world.styles import pick, scale, tint
 
 PAINTS = (
     (32, 34, 38),
