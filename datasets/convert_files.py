@@ -48,7 +48,13 @@ def run_converter(name: str, command: Callable[[], None]) -> int:
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, label: str, processes: bool
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    label: str,
+    processes: bool,
+    sizes: Sequence[int] | None = None,
+    quiet: bool = False,
 ) -> list[Result]:
     """Results of `function` on each job, in order, with a progress bar.
 
@@ -56,14 +62,19 @@ def run_jobs(
     ----------
     function : defined at the top of a module, so that new processes find it.
     processes : whether the workers are processes (started afresh, never forked) or threads.
+    sizes : images in each job, by default one.
+    quiet : show no progress bar.
     """
-    with tqdm(total=len(jobs), desc=label, unit="image", dynamic_ncols=True, delay=0.5, leave=False) as bar:
+    images = sizes or [1] * len(jobs)
+    with tqdm(
+        total=sum(images), desc=label, unit="image", dynamic_ncols=True, delay=0.5, leave=False, disable=quiet
+    ) as bar:
 
         def watched(results: Iterable[Result]) -> list[Result]:
             done = []
-            for result in results:
+            for result, size in zip(results, images):
                 done.append(result)
-                bar.update()
+                bar.update(size)
             return done
 
         workers = min(workers, len(jobs))
@@ -76,7 +87,7 @@ def run_jobs(
             pool = ThreadPoolExecutor(workers)
         try:
             with pool:
-                return watched(pool.map(function, jobs, chunksize=8))
+                return watched(pool.map(function, jobs, chunksize=1 if sizes else 8))
         except BrokenProcessPool as error:
             raise OSError("a worker process was ended from outside (out of memory?): give fewer --workers") from error
 

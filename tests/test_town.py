@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from datasets.naming import RAW_TO_CLASS
-from datasets.town.make import DONE, STARTED, TownError, main, make_town, parameters
-from datasets.town.pictures import CONDITIONS, Settings
+from datasets.town import DONE, make_town
+from datasets.town.__main__ import main
+from datasets.town.make import STARTED, parameters
+from datasets.town.passes import CONDITIONS, Settings
 from datasets.town.world.difficulty import Knobs
 
 SIZE, PLACES = (112, 98), 12
@@ -158,9 +160,9 @@ def test_passes_are_drawn_on_request_and_change_no_other(small, tmp_path):
     assert len(photos) == len(masks) == len(night) / 2 == 8 and [p.stem for p in photos] == [m.stem for m in masks]
     assert np.mean([np.asarray(Image.open(p)).mean() for p in photos]) < 80
     assert json.loads((some / DONE).read_text())["passes"] == ["town3/gallery", "robotcar/snow", "town3/night"]
-    with pytest.raises(TownError, match="parameters"):
+    with pytest.raises(ValueError, match="parameters"):
         make_town(some, (98, 97), 4, seed=7, workers=1, progress=False)
-    with pytest.raises(TownError, match=r"passes town3/fog: no such pass; give --passes town10/gallery"):
+    with pytest.raises(ValueError, match=r"passes town3/fog: no such pass; give --passes town10/gallery"):
         make_town(tmp_path / "no", (98, 97), 4, passes=["town3/fog"])
 
 

@@ -1,70 +1,39 @@
-"""Contact sheet of a drawn town: every town, camera and condition, labels in colour beside the pictures."""
+"""Contact sheet of a drawn town: every town, camera and condition, with coloured labels beside the photos."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.naming import RAW_TO_CLASS
+from datasets.convert_files import write_whole
+from datasets.naming import CLASS_COLOURS, CLASS_NAMES, RAW_TO_CLASS
 from datasets.town.drawing.facades import font
-from datasets.town.pictures import CONDITIONS, MORE, PASSES, Settings, chunks, frames, targets
+from datasets.town.passes import CONDITIONS, MORE, Settings, chunks
+from datasets.town.pictures import frames, targets
 
-CLASSES = (
-    ("road", (128, 64, 128)),
-    ("sidewalk", (244, 35, 232)),
-    ("building", (90, 90, 90)),
-    ("wall", (102, 102, 156)),
-    ("fence", (210, 150, 130)),
-    ("pole", (190, 190, 190)),
-    ("traffic light", (250, 170, 30)),
-    ("traffic sign", (220, 220, 0)),
-    ("vegetation", (107, 142, 35)),
-    ("terrain", (152, 251, 152)),
-    ("sky", (70, 130, 180)),
-    ("person", (220, 20, 60)),
-    ("rider", (255, 0, 0)),
-    ("vehicle", (0, 0, 142)),
-    ("truck", (0, 60, 100)),
-    ("motorcycle", (0, 0, 230)),
-    ("bicycle", (119, 11, 32)),
-)
 INK, PAPER, TILE, GAP, BAND = (32, 32, 36), (250, 250, 248), 384, 8, 24
 COLUMNS = 5
+ITS_LABEL = "its label"
+CAPTIONS = {"gallery": "gallery, clear", "rain": "queries, rain", "rain_fresh": "queries, rain again"}
+CAPTIONS |= {name: f"queries, {name}" for name in MORE}
+
+Sheet = list[list[tuple[str, Image.Image]]]
+"""Rows of captioned pictures."""
 
 
 def colour_label(raw: np.ndarray) -> Image.Image:
-    """Return raw ids uint8 [H, W] as a picture of class colours, ignored pixels black."""
-    table = np.array([rgb for _, rgb in CLASSES] + [(0, 0, 0)] * (256 - len(CLASSES)), np.uint8)
+    """Return raw ids, uint8 [H, W], as a picture of class colours; ignored pixels are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(CLASS_COLOURS)] = CLASS_COLOURS
     return Image.fromarray(table[RAW_TO_CLASS[raw]])
 
 
 def contact_sheet(out: Path, settings: Settings, target: Path) -> None:
     """Write the contact sheet of the town in ``out`` to ``target`` (PNG)."""
     high = round(TILE * settings.size[1] / settings.size[0])
-    found = _paths(out, settings)
-    captions = {"gallery": "gallery, clear", "rain": "queries, rain", "rain_fresh": "queries, rain again"}
-    captions |= {name: f"queries, {name}" for name in MORE}
-    rows = []
-    for town, camera in (("town10", "front"), ("town10", "rear"), ("town3", "left"), ("town3", "right")):
-        for place in _some(settings.places, 2):
-            tiles = []
-            for run, caption in captions.items():
-                if (town, run, camera, place) not in found:
-                    continue
-                photo, label = found[town, run, camera, place]
-                tiles.append((f"{town} {camera}, place {place}: {caption}", Image.open(photo).convert("RGB")))
-                if run in ("gallery", "rain"):
-                    tiles.append(("its label", colour_label(np.asarray(Image.open(label))[..., 0])))
-            rows += [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
-    for place in _some(settings.places, 6):
-        photos = {
-            c: found["robotcar", c, "ahead", place][0] for c in CONDITIONS if ("robotcar", c, "ahead", place) in found
-        }
-        tiles = [(f"robotcar, place {place}: {c}", Image.open(photo).convert("RGB")) for c, photo in photos.items()]
-        rows += [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
+    rows = _rows(out, settings)
     wide = COLUMNS * (TILE + GAP) + GAP
     sheet = Image.new("RGB", (wide, len(rows) * (high + BAND + GAP) + 2 * BAND + GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -73,27 +42,35 @@ def contact_sheet(out: Path, settings: Settings, target: Path) -> None:
         for j, (caption, image) in enumerate(tiles):
             x = GAP + j * (TILE + GAP)
             pen.text((x, y), caption, fill=INK, font=font(15))
-            sheet.paste(
-                image.resize(
-                    (TILE, high), Image.Resampling.NEAREST if caption == "its label" else Image.Resampling.BICUBIC
-                ),
-                (x, y + BAND - 4),
-            )
+            smooth = Image.Resampling.NEAREST if caption == ITS_LABEL else Image.Resampling.BICUBIC
+            sheet.paste(image.resize((TILE, high), smooth), (x, y + BAND - 4))
     _legend(pen, sheet.height - 2 * BAND + 4)
-    part = target.with_name(f".{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(part, format="PNG")
-    os.replace(part, target)
+    write_whole(target, lambda part: sheet.save(part, format="PNG"))
 
 
-def _paths(out: Path, settings: Settings) -> dict:
-    found = {}
+def _rows(out: Path, settings: Settings) -> Sheet:
+    """Load what the sheet shows: two places of each synthetic camera, six of the other town."""
+    files = {}
     for chunk in chunks(settings):
-        for run, camera, place, _x, _stand, name in frames(settings, chunk):
-            photo, label, _ = targets(run, camera, name)
-            found[run.town, run.name, camera, place] = (out / photo, None if label is None else out / label)
-    assert {(town, name) for town, name, _, _ in found} == {(PASSES[p].town, PASSES[p].name) for p in settings.passes}
-    return found
+        for frame in frames(settings, chunk):
+            files[frame.run.town, frame.run.name, frame.camera, frame.place] = targets(frame)
+    groups = []
+    for town, camera in (("town10", "front"), ("town10", "rear"), ("town3", "left"), ("town3", "right")):
+        groups += [(town, camera, place, CAPTIONS) for place in _some(settings.places, 2)]
+    groups += [("robotcar", "ahead", place, {c: c for c in CONDITIONS}) for place in _some(settings.places, 6)]
+    rows: Sheet = []
+    for town, camera, place, captions in groups:
+        tiles = []
+        where = town if town == "robotcar" else f"{town} {camera}"
+        for run, caption in captions.items():
+            photo, label, _ = files.get((town, run, camera, place), (None, None, None))
+            if photo is not None:
+                tiles.append((f"{where}, place {place}: {caption}", Image.open(out / photo).convert("RGB")))
+            if label is not None and run in ("gallery", "rain"):
+                tiles.append((ITS_LABEL, colour_label(np.asarray(Image.open(out / label))[..., 0])))
+        rows += [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
+    return rows
 
 
 def _some(places: int, count: int) -> list[int]:
@@ -103,7 +80,7 @@ def _some(places: int, count: int) -> list[int]:
 
 def _legend(pen: ImageDraw.ImageDraw, y: int) -> None:
     x = GAP
-    for name, rgb in CLASSES:
+    for name, rgb in zip(CLASS_NAMES, CLASS_COLOURS):
         pen.rectangle((x, y + 4, x + 14, y + 18), fill=rgb)
         pen.text((x + 19, y + 2), name, fill=INK, font=font(14))
         x += 19 + round(pen.textlength(name, font=font(14))) + 16
