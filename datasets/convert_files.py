@@ -3,11 +3,12 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -82,12 +83,20 @@ def run_jobs(
             return watched(map(function, jobs))
         pool: Executor
         if processes:
-            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+            # Ctrl-C reaches the workers too: they leave it to this process, which ends them
+            ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **ignore)
         else:
             pool = ThreadPoolExecutor(workers)
+        others = set(active_children())
         try:
             with pool:
-                return watched(pool.map(function, jobs, chunksize=1 if sizes else 8))
+                try:
+                    return watched(pool.map(function, jobs, chunksize=1 if sizes else 8))
+                except BaseException:  # the pool would wait for the jobs that run
+                    for worker in set(active_children()) - others:
+                        worker.terminate()
+                    raise
         except BrokenProcessPool as error:
             raise OSError("a worker process was ended from outside (out of memory?): give fewer --workers") from error
 

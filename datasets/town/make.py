@@ -149,14 +149,17 @@ def _drawn(record: object) -> object:
 
 
 def _make_folders(out: Path, settings: Settings) -> None:
+    folders = {MERGED} if settings.drawn("robotcar") else set()
     for run in (PASSES[name] for name in settings.passes):
-        folders = (
-            [run.images] if run.labels is None else [f"{f}/{c}" for f in (run.images, run.labels) for c in run.cameras]
-        )
-        for folder in folders:
+        if run.labels is None:
+            folders.add(run.images)
+        else:
+            folders |= {f"{folder}/{camera}" for folder in (run.images, run.labels) for camera in run.cameras}
+    for folder in folders:
+        try:
             (out / folder).mkdir(parents=True, exist_ok=True)
-    if settings.drawn("robotcar"):
-        (out / MERGED).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"{out / folder}: cannot make this folder ({error.strerror}); give another --out") from error
 
 
 def _write_json(path: Path, content: dict) -> None:
