@@ -16,25 +16,25 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from benchmarks.machine import write_record
-from datasets import town_style as st
-from datasets.town_atlas import Atlas
-from datasets.town_difficulty import PRESETS, Knobs
-from datasets.town_facade import font
-from datasets.town_jobs import Settings, chunks, frames, render
-from datasets.town_plan import build_street
+from datasets.town.drawing.facades import font
+from datasets.town.passes import VERSION, Settings, chunks
+from datasets.town.pictures import frames, make_atlas, render, street_of
+from datasets.town.world.difficulty import PRESETS, Knobs
+from datasets.town.world.mesh import BICYCLE, MOTORCYCLE, PERSON, RIDER, TRUCK, VEHICLE
 
-MOVING = (st.PERSON, st.RIDER, st.VEHICLE, st.TRUCK, st.BICYCLE, st.MOTORCYCLE)
+MOVING = (PERSON, RIDER, VEHICLE, TRUCK, BICYCLE, MOTORCYCLE)
 PLAN_ONLY = (97, 97)  # size where nothing is drawn
 
 
 def drawn(settings: Settings, wanted):
     """Yield (pass name, camera, place, RGB uint8 [H, W, 3], raw ids uint8 [H, W]) of the frames that `wanted(town, pass,
     camera, place)` accepts."""
-    atlas = Atlas(min(max(settings.size[0] / 14.0, 12.0), 40.0))
+    atlas = make_atlas(settings)
     for chunk in chunks(settings):
-        for run, camera, place, x, stand, _ in frames(settings, chunk):
+        for frame in frames(settings, chunk):
+            run, camera, place = frame.run, frame.camera, frame.place
             if wanted(run.town, run.name, camera, place):
-                image, label, _ = render(settings, chunk, run, camera, place, x, stand, atlas)
+                image, label, _ = render(settings, chunk, frame, atlas)
                 yield run.name, camera, place, np.asarray(image), label
 
 
@@ -44,7 +44,7 @@ def own_types(settings: Settings) -> float:
     for chunk in chunks(settings):
         if chunk.first:
             continue
-        street = build_street(settings.seed, chunk.town, chunk.street, chunk.count, settings.knobs)
+        street = street_of(settings, chunk)
         for side in (1, -1):
             types = []
             for house in street.things:
@@ -67,7 +67,7 @@ def displacements(settings: Settings) -> dict[str, float]:
     """Mean distance (m), turn (degrees) and height difference (m) between a query's camera and its gallery image's."""
     found = []
     for chunk in chunks(settings):
-        stands = {(run.name, place): stand for run, _, place, _, stand, _ in frames(settings, chunk)}
+        stands = {(frame.run.name, frame.place): frame.stand for frame in frames(settings, chunk)}
         still = "overcast" if chunk.town == "robotcar" else "gallery"
         for (name, place), stand in stands.items():
             base = stands[still, place]
@@ -173,7 +173,7 @@ def main() -> None:
         for name, knobs in tqdm(PRESETS.items(), "presets")
     }
     print(json.dumps(figures, indent=1))
-    record = {"places": args.places, "size": list(args.size), "town_version": st.VERSION, "presets": figures}
+    record = {"places": args.places, "size": list(args.size), "town_version": VERSION, "presets": figures}
     write_record(args.out, record)
     if args.pictures:
         draw_pictures(args.pictures, args.places)

@@ -23,7 +23,7 @@ from benchmarks.machine import machine
 from benchmarks.study_variants import CONDITIONS, town_flags
 from datasets.convert_files import OneLineParser, positive
 from datasets.town import DONE, make_town
-from datasets.town_jobs import MORE, STANDARD_PASSES
+from datasets.town.passes import MORE, STANDARD_PASSES
 from utils.arguments import loss_settings
 from utils.checkpoints import load_checkpoint, save_checkpoint
 from utils.command import run_command

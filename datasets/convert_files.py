@@ -3,11 +3,12 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -48,7 +49,13 @@ def run_converter(name: str, command: Callable[[], None]) -> int:
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, label: str, processes: bool
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    label: str,
+    processes: bool,
+    sizes: Sequence[int] | None = None,
+    quiet: bool = False,
 ) -> list[Result]:
     """Results of `function` on each job, in order, with a progress bar.
 
@@ -56,14 +63,19 @@ def run_jobs(
     ----------
     function : defined at the top of a module, so that new processes find it.
     processes : whether the workers are processes (started afresh, never forked) or threads.
+    sizes : images in each job, by default one.
+    quiet : show no progress bar.
     """
-    with tqdm(total=len(jobs), desc=label, unit="image", dynamic_ncols=True, delay=0.5, leave=False) as bar:
+    images = sizes or [1] * len(jobs)
+    with tqdm(
+        total=sum(images), desc=label, unit="image", dynamic_ncols=True, delay=0.5, leave=False, disable=quiet
+    ) as bar:
 
         def watched(results: Iterable[Result]) -> list[Result]:
             done = []
-            for result in results:
+            for result, size in zip(results, images):
                 done.append(result)
-                bar.update()
+                bar.update(size)
             return done
 
         workers = min(workers, len(jobs))
@@ -71,12 +83,20 @@ def run_jobs(
             return watched(map(function, jobs))
         pool: Executor
         if processes:
-            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+            # Ctrl-C reaches the workers too: they leave it to this process, which ends them
+            ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **ignore)
         else:
             pool = ThreadPoolExecutor(workers)
+        others = set(active_children())
         try:
             with pool:
-                return watched(pool.map(function, jobs, chunksize=8))
+                try:
+                    return watched(pool.map(function, jobs, chunksize=1 if sizes else 8))
+                except BaseException:  # the pool would wait for the jobs that run
+                    for worker in set(active_children()) - others:
+                        worker.terminate()
+                    raise
         except BrokenProcessPool as error:
             raise OSError("a worker process was ended from outside (out of memory?): give fewer --workers") from error
 

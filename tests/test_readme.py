@@ -71,6 +71,8 @@ def run(command: str) -> int:
         with pytest.raises(SystemExit) as stop:
             {"main.py": main, "eval.py": evaluation_script}[name].main(flags)
         return stop.value.code
+    if importlib.util.find_spec(name.removesuffix(".py")).submodule_search_locations:
+        name += ".__main__"
     script = {"main.py": main, "eval.py": evaluation_script}.get(name) or importlib.import_module(name)
     return script.main([*flags, *SMALL.get(name, [])])
 

@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +14,14 @@ import pytest
 from PIL import Image
 
 from datasets.naming import RAW_TO_CLASS
-from datasets.town import DONE, STARTED, TownError, main, make_town, parameters
-from datasets.town_difficulty import Knobs
-from datasets.town_jobs import CONDITIONS, Settings
+from datasets.town import DONE, make_town
+from datasets.town.__main__ import main
+from datasets.town.make import STARTED, parameters
+from datasets.town.passes import CONDITIONS, Settings
+from datasets.town.world.difficulty import Knobs
 
 SIZE, PLACES = (112, 98), 12
+SMALL_FLAGS = ["--size", "98", "97", "--places", "4", "--seed", "7"]
 TOWNS = {"town10": ("front_rear", ("front", "rear"), 3.0), "town3": ("left_right", ("left", "right"), 5.0)}
 
 
@@ -158,9 +166,9 @@ def test_passes_are_drawn_on_request_and_change_no_other(small, tmp_path):
     assert len(photos) == len(masks) == len(night) / 2 == 8 and [p.stem for p in photos] == [m.stem for m in masks]
     assert np.mean([np.asarray(Image.open(p)).mean() for p in photos]) < 80
     assert json.loads((some / DONE).read_text())["passes"] == ["town3/gallery", "robotcar/snow", "town3/night"]
-    with pytest.raises(TownError, match="parameters"):
+    with pytest.raises(ValueError, match="parameters"):
         make_town(some, (98, 97), 4, seed=7, workers=1, progress=False)
-    with pytest.raises(TownError, match=r"passes town3/fog: no such pass; give --passes town10/gallery"):
+    with pytest.raises(ValueError, match=r"passes town3/fog: no such pass; give --passes town10/gallery"):
         make_town(tmp_path / "no", (98, 97), 4, passes=["town3/fog"])
 
 
@@ -184,9 +192,29 @@ def test_interrupted_run_goes_on(small, tmp_path):
     assert content(part) == whole and (part / kept[0]).stat().st_mtime_ns == stamp
 
 
+def test_an_interrupt_ends_the_drawing_at_once_in_one_line(tmp_path):
+    flags = ["--out", "town", "--size", "98", "97", "--workers", "2"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "datasets.town", *flags],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while run.poll() is None and not any(tmp_path.rglob("*.jpg")):
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does: the workers get it too
+    _, errors = run.communicate()
+    assert run.returncode == 130 and errors.count("interrupted; the same command goes on from here\n") == 1
+    assert "Traceback" not in errors and not (tmp_path / "town" / DONE).exists()
+    assert len(list(tmp_path.rglob("*.jpg"))) < 84  # images of one job: none was waited for
+
+
 def test_complete_town_is_left_alone(small, capsys):
     before = {p: p.stat().st_mtime_ns for p in small.rglob("*")}
-    assert main(["--out", str(small), "--size", "98", "97", "--places", "4", "--seed", "7"]) == 0
+    assert main(["--out", str(small), *SMALL_FLAGS]) == 0
     assert len(capsys.readouterr().out.strip().splitlines()) == 1
     assert {p: p.stat().st_mtime_ns for p in small.rglob("*")} == before
 
@@ -199,6 +227,9 @@ def test_refusals(small, tmp_path, capsys):
         ["--out", str(small), "--places", "5"],
         ["--out", str(other)],
         ["--out", str(other / "letter.txt")],
+        ["--out", str(other / "letter.txt" / "town")],
+        ["--out", str(small), *SMALL_FLAGS, "--preview", str(other / "letter.txt" / "sheet.png")],
+        ["--out", str(tmp_path / "new"), "--passes", "town3/fog"],
         ["--out", str(tmp_path / "new"), "--size", "96", "200"],
         ["--out", str(tmp_path / "new"), "--places", "3"],
         ["--out", str(tmp_path / "new"), "--seed", "-1"],
@@ -210,23 +241,6 @@ def test_refusals(small, tmp_path, capsys):
 
 
 def test_preview(small, tmp_path):
-    assert (
-        main(
-            [
-                "--out",
-                str(small),
-                "--size",
-                "98",
-                "97",
-                "--places",
-                "4",
-                "--seed",
-                "7",
-                "--preview",
-                str(tmp_path / "p.png"),
-            ]
-        )
-        == 0
-    )
+    assert main(["--out", str(small), *SMALL_FLAGS, "--preview", str(tmp_path / "p.png")]) == 0
     with Image.open(tmp_path / "p.png") as sheet:
         assert sheet.width > 1000

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.town_presets import PLAN_ONLY, camera_gap, displacements, moving_share, own_types
-from datasets.town import DONE, main, make_town
-from datasets.town_camera import _sensor
-from datasets.town_difficulty import PRESETS, Knobs, difficulty_of, make_knobs
-from datasets.town_jobs import Settings, chunks, frames
-from datasets.town_style import WEATHERS, real_optics
+from datasets.town import DONE, make_town
+from datasets.town.__main__ import main
+from datasets.town.drawing.camera import _sensor
+from datasets.town.passes import Settings, chunks
+from datasets.town.pictures import frames
+from datasets.town.world.difficulty import PRESETS, Knobs, difficulty_of, make_knobs
+from datasets.town.world.styles import real_optics, weather
 
 GOLDEN = Path(__file__).parent / "golden" / "town_standard_1.npz"
 PLACES, SIZE, CLI_SIZE = 12, (112, 98), ["--size", "98", "97", "--places", "4", "--workers", "1"]
@@ -94,8 +96,8 @@ def test_even_the_largest_jitter_leaves_every_query_one_positive():
         if chunk.town == "robotcar":
             continue
         where = [
-            (run.name, np.array(name.split("@")[1:3], float))
-            for run, _, _, _, _, name in frames(Settings(PLAN_ONLY, 60, 1, EXTREME), chunk)
+            (frame.run.name, np.array(frame.name.split("@")[1:3], float))
+            for frame in frames(Settings(PLAN_ONLY, 60, 1, EXTREME), chunk)
         ]
         gallery = np.unique([at for name, at in where if name == "gallery"], axis=0)
         distance = np.array([np.hypot(*(gallery - at).T) for name, at in where if name != "gallery"])
@@ -115,7 +117,7 @@ def test_gap_blurs_edges():
     for gap in (2.0, 1.0, 0.0):
         step = np.zeros((216, 384, 3), np.float32)
         step[:, 192:] = 150.0
-        photo = np.asarray(_sensor(step, real_optics(gap), WEATHERS["overcast"], np.random.default_rng(0)), np.float64)
+        photo = np.asarray(_sensor(step, real_optics(gap), weather("overcast"), np.random.default_rng(0)), np.float64)
         profile = photo.mean((0, 2))
         slopes.append(np.diff(profile).max() / (profile[200:210].mean() - profile[170:180].mean()))
     assert grows(slopes)

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.town_preview import CLASSES
+from datasets.naming import CLASS_COLOURS
 from datasets.transforms import read_image
 from utils.evaluation import class_names
 from utils.figures import LIGHT, printable
@@ -35,9 +35,9 @@ def load_thumbnail(path: str, width: int = THUMBNAIL) -> Image.Image | None:
 
 
 def class_colours(num_classes: int) -> np.ndarray:
-    """uint8 (C, 3): the town's colours (those of Cityscapes), or evenly spread hues for another number of classes."""
-    if num_classes == len(CLASSES):
-        return np.array([rgb for _, rgb in CLASSES], np.uint8)
+    """uint8 (C, 3): CLASS_COLOURS, or evenly spread hues for another number of classes."""
+    if num_classes == len(CLASS_COLOURS):
+        return np.array(CLASS_COLOURS, np.uint8)
     hues = Image.new("HSV", (num_classes, 1))
     hues.putdata([(255 * c // num_classes, 150 + 100 * (c % 2), 230 - 90 * (c % 3 == 2)) for c in range(num_classes)])
     return np.asarray(hues.convert("RGB"))[0]

@@ -1,8 +1,7 @@
-"""Painter of the procedural town: projects meshes and fills the image and its label with the same shapes.
+"""Projects meshes and fills the image and its label with the same shapes.
 
-Coordinates are metres in the frame of one street: x along it, y to the left, z up. Everything is drawn at
-twice the size of the picture; :meth:`Canvas.finish` then averages the colours and lets the majority decide
-the label, so that labels stay exact while the image is smooth.
+All is drawn at twice the size of the picture. :meth:`Canvas.finish` then averages the colours and lets the majority
+decide the label: labels stay exact while the image is smooth.
 """
 
 from __future__ import annotations
@@ -13,91 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from datasets.town_style import SKY, Weather, mix, sun_vector
+from datasets.town.chance import mix
+from datasets.town.world.mesh import BALL, LIMB, POLY, SKY, SPRITE, TEX, Thing
+from datasets.town.world.styles import Weather
 
 NEAR = 0.3  # metres
 SUPER = 2  # canvas pixels per picture pixel and side
-POLY, TEX, LIMB, BALL, SPRITE = range(5)
 OBJECT, WET_ROAD, PAVED, GRASS, AIR, GLOW = range(6)  # materials in the third channel of the buffer
 DEPTH_STEPS = 40.0  # depth code per e-fold
-
-
-class Mesh:
-    """A list of drawable faces over shared vertices, drawn in the order in which they were added."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[float, float, float]] = []
-        self.faces: list[tuple] = []  # kind, first vertex, count, payload, label, glow
-        self.normals: list[tuple[float, float, float]] = []  # zeros: seen from both sides
-
-    def poly(self, pts, rgb, label: int, glow: float = 0.0, both: bool = False) -> None:
-        """Add a plane polygon; vertices run counter-clockwise as seen from its front."""
-        a, b, c = pts[0], pts[1], pts[2]
-        u, v = [q - p for p, q in zip(a, b)], [q - p for p, q in zip(a, c)]
-        n = (u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0])
-        size = math.sqrt(n[0] ** 2 + n[1] ** 2 + n[2] ** 2) or 1.0
-        n = tuple(round(k / size, 2) for k in n)
-        self._add(POLY, pts, (tuple(rgb), n), label, glow, (0.0, 0.0, 0.0) if both else n)
-
-    def tex(self, corners, key, label: int, normal, outline=None, both: bool = False) -> None:
-        """Add a textured quad: corners top left, top right, bottom left; ``outline`` is the visible polygon."""
-        tl, tr, bl = corners
-        br = tuple(b + c - a for a, b, c in zip(tl, tr, bl))
-        pts = [tl, tr, bl, *list(outline or (tl, tr, br, bl))]
-        self._add(TEX, pts, (key, normal), label, 0.0, (0.0, 0.0, 0.0) if both else normal)
-
-    def limb(self, a, b, r0: float, r1: float, rgb, label: int, glow: float = 0.0) -> None:
-        """Add a round bar from ``a`` to ``b`` with radii ``r0`` and ``r1``."""
-        self._add(LIMB, [a, b], (tuple(rgb), r0, r1), label, glow, (0.0, 0.0, 0.0))
-
-    def ball(self, centre, radius: float, rgb, label: int, glow: float = 0.0) -> None:
-        """Add a sphere."""
-        self._add(BALL, [centre], (tuple(rgb), radius), label, glow, (0.0, 0.0, 0.0))
-
-    def sprite(self, base, width: float, height: float, key, label: int) -> None:
-        """Add an upright picture that always faces the camera."""
-        self._add(SPRITE, [base], (key, width, height), label, 0.0, (0.0, 0.0, 0.0))
-
-    def box(self, x0, x1, y0, y1, z0, z1, rgb, label: int, glow: float = 0.0) -> None:
-        """Add an upright box without a bottom."""
-        p = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
-        for i in range(4):
-            a, b = p[i], p[(i + 1) % 4]
-            self.poly([(*a, z0), (*b, z0), (*b, z1), (*a, z1)], rgb, label, glow)
-        self.poly([(*q, z1) for q in p], rgb, label, glow)
-
-    def _add(self, kind, pts, payload, label, glow, normal) -> None:
-        self.faces.append((kind, len(self.points), len(pts), payload, label, glow))
-        self.points.extend(pts)
-        self.normals.append(normal)
-
-
-@dataclass
-class Thing:
-    """A mesh in street coordinates with what the painter needs to order it."""
-
-    x: float
-    y: float
-    reach: float  # radius around (x, y)
-    points: np.ndarray  # [N, 3]
-    faces: list
-    first: np.ndarray  # [F] first vertex of each face
-    normals: np.ndarray  # [F, 3]
-    front: bool = False  # part of a building front, drawn before what stands in the street
-    off: float = 0.0  # of a front: distance from the centre line
-    shadow: tuple | None = None  # (outline [(x, y)...], height) for the sun
-    lights: tuple = ()  # halos at night: (x, y, z, rgb 0..1, radius in metres)
-
-
-def thing(mesh: Mesh, x: float, y: float, reach: float, place=None, **extra) -> Thing:
-    """Freeze ``mesh``; ``place`` maps points [N, 3] and turns normals, see :func:`placed`."""
-    pts, normals = np.array(mesh.points, float).reshape(-1, 3), np.array(mesh.normals, float).reshape(-1, 3)
-    if place is not None:
-        cos, sin, dx, dy = place
-        turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        pts, normals = pts @ turn + (dx, dy, 0.0), normals @ turn
-    first = np.array([f[1] for f in mesh.faces], int)
-    return Thing(x, y, reach, pts, mesh.faces, first, normals, **extra)
 
 
 @dataclass(frozen=True)
@@ -122,6 +44,12 @@ class View:
         down = np.cross(forward, right)
         cr, sr = math.cos(self.roll), math.sin(self.roll)
         return np.stack([right * cr + down * sr, down * cr - right * sr, forward])
+
+
+def sun_vector(weather: Weather, heading: float) -> tuple[float, float, float]:
+    """Return the unit vector towards the sun in the frame of a street that runs at ``heading`` (radians)."""
+    up, turn = math.radians(weather.sun_height), math.radians(weather.sun_azimuth) - heading
+    return math.cos(up) * math.cos(turn), math.cos(up) * math.sin(turn), math.sin(up)
 
 
 class Light:
@@ -193,13 +121,19 @@ class Canvas:
         cam = self.to_camera(np.asarray(pts, float)).tolist()
         return [self.screen(p) for p in clip_near(cam)]
 
-    def ground(self, pts, rgb, label: int, material: int, normal=(0.0, 0.0, 1.0), colour_only: bool = False) -> None:
-        """Fill a polygon on the ground; its depth is found from its pixels later."""
+    def fill(self, pts, rgb, aux: tuple[int, int, int]) -> None:
+        """Fill a polygon given in street coordinates; ``aux`` is (label, depth code, material)."""
         xy = self.outline(pts)
         if len(xy) >= 3:
-            self.pen.polygon(xy, fill=tuple(rgb))
-            if not colour_only:
-                self.mark.polygon(xy, fill=(label, 0, material))
+            self._polygon(xy, rgb, aux)
+
+    def _polygon(self, xy, rgb, aux) -> None:
+        self.pen.polygon(xy, fill=rgb)
+        self.mark.polygon(xy, fill=aux)
+
+    def _disc(self, x: float, y: float, r: float, rgb, aux) -> None:
+        self.pen.ellipse((x - r, y - r, x + r, y + r), fill=rgb)
+        self.mark.ellipse((x - r, y - r, x + r, y + r), fill=aux)
 
     def darken(self, outlines: list, light: tuple[float, float, float], soft: float = 0.0) -> None:
         """Multiply the picture by ``light`` inside the given screen polygons (shadows)."""
@@ -242,17 +176,14 @@ class Canvas:
                 pts = [self.screen(p) for p in clip_near(cam[i : i + n].tolist())]
                 if len(pts) < 3:
                     return
-            self.pen.polygon(pts, fill=self.light.shade(payload[0], payload[1], extra, shaded, glow))
-            self.mark.polygon(pts, fill=aux)
+            self._polygon(pts, self.light.shade(payload[0], payload[1], extra, shaded, glow), aux)
         elif kind == TEX:
             self._textured(cam[i : i + n], payload, aux, extra, shaded)
         elif kind == LIMB:
             self._limb(xy[i], xy[i + 1], cam[i, 2], cam[i + 1, 2], payload, aux, extra, shaded, glow)
         elif kind == BALL and cam[i, 2] > NEAR:
-            (x, y), r = xy[i], payload[1] * self.view.focal / cam[i, 2]
             fill = self.light.shade(payload[0], (0.0, 0.0, 0.4), extra, shaded, glow)
-            self.pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
-            self.mark.ellipse((x - r, y - r, x + r, y + r), fill=aux)
+            self._disc(*xy[i], payload[1] * self.view.focal / cam[i, 2], fill, aux)
         elif kind == SPRITE and cam[i, 2] > NEAR:
             self._sprite(xy[i], cam[i, 2], payload, aux, extra, shaded)
 
@@ -267,26 +198,18 @@ class Canvas:
         size = math.hypot(dx, dy) or 1.0
         nx, ny = -dy / size, dx / size
         fill = self.light.shade(rgb, (0.0, 0.0, 0.2), extra, shaded, glow)
-        pts = [
-            (a[0] + nx * ra, a[1] + ny * ra),
-            (b[0] + nx * rb, b[1] + ny * rb),
-            (b[0] - nx * rb, b[1] - ny * rb),
-            (a[0] - nx * ra, a[1] - ny * ra),
-        ]
-        self.pen.polygon(pts, fill=fill)
-        self.mark.polygon(pts, fill=aux)
+
+        def band(one: float, two: float) -> list[tuple[float, float]]:
+            """Return the part of the bar between two shares of its radius."""
+            corners = ((a, ra, one), (b, rb, one), (b, rb, two), (a, ra, two))
+            return [(p[0] + nx * r * s, p[1] + ny * r * s) for p, r, s in corners]
+
+        self._polygon(band(1.0, -1.0), fill, aux)
         if ra > 2.5 and glow == 0.0:  # a lighter flank makes it round
-            edge = [
-                (a[0] + nx * ra * 0.1, a[1] + ny * ra * 0.1),
-                (b[0] + nx * rb * 0.1, b[1] + ny * rb * 0.1),
-                (b[0] - nx * rb * 0.7, b[1] - ny * rb * 0.7),
-                (a[0] - nx * ra * 0.7, a[1] - ny * ra * 0.7),
-            ]
-            self.pen.polygon(edge, fill=mix(fill, (255, 255, 255), 0.09 if sum(fill) > 60 else 0.03))
+            self.pen.polygon(band(0.1, -0.7), fill=mix(fill, (255, 255, 255), 0.09 if sum(fill) > 60 else 0.03))
         for (x, y), r in ((a, ra), (b, rb)):
             if r > 1.2 and r0 > 0.03:
-                self.pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
-                self.mark.ellipse((x - r, y - r, x + r, y + r), fill=aux)
+                self._disc(x, y, r, fill, aux)
 
     def _textured(self, cam, payload, aux, extra, shaded) -> None:
         poly = [self.screen(p) for p in clip_near(cam[3:].tolist())]

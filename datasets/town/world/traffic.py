@@ -1,4 +1,4 @@
-"""What moves in the procedural town: vehicles and people, placed anew for every place of every pass."""
+"""What moves: vehicles and people, placed anew for every place of every pass."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from datasets import town_things as things
-from datasets.town_difficulty import Knobs
-from datasets.town_plan import CROSS_HALF, Street
-from datasets.town_render import Thing
-from datasets.town_style import Weather
+from datasets.town.world import movers
+from datasets.town.world.difficulty import Knobs
+from datasets.town.world.mesh import Mesh, Thing, put
+from datasets.town.world.street import CROSS_HALF, Street
+from datasets.town.world.styles import Weather
 
 # What stands near the camera in turn, so that every class occurs even in a small town.
 TURNS = ("rider", "person", "truck", "motorcycle", "nothing", "bicycle", "person", "nothing")
@@ -21,19 +21,21 @@ class Traffic:
 
     def __init__(self, street: Street, x: float, sideways: bool, rng: np.random.Generator, weather: Weather) -> None:
         self.street, self.x, self.sideways, self.rng, self.weather = street, x, sideways, rng, weather
-        self.lead = 1 if street.left_traffic else -1  # side of the lane that runs towards +x
+        self.lead = street.lead
         self.kerb = street.style.road - 0.75  # where the middle of a parked vehicle stands
         self.out: list[Thing] = []
 
+    def add(self, mesh: Mesh, at: float, off: float, heading: float, reach: float, foot: tuple, lights=()) -> None:
+        """Put a mesh ``off`` metres from the centre line."""
+        self.out.append(put(mesh, at, self.street.centre(at) + off, heading, reach, lights, foot))
+
     def vehicle(self, at: float, off: float, heading: float, driving: bool, trucks: float) -> None:
         """Put a car, or with chance ``trucks`` a truck, where there is room for it."""
-        make = things.truck if self.rng.random() < trucks else things.car
+        make = movers.truck if self.rng.random() < trucks else movers.car
         mesh, half, wide, high, lights = make(self.rng, self.weather.lamps, driving)
         y = self.street.centre(at) + off
         if all(abs(t.x - at) > t.reach + half + 0.5 or abs(t.y - y) > 1.9 for t in self.out):
-            foot = (half, wide / 2, high)
-            turn = heading + self.street.slope(at)
-            self.out.append(things.put(mesh, at, y, turn, half, lights=lights, foot=foot))
+            self.add(mesh, at, off, heading + self.street.slope(at), half, (half, wide / 2, high), lights)
 
     def facing(self, side: int) -> float:
         """Return the heading of traffic on that side of the road."""
@@ -46,7 +48,7 @@ class Traffic:
             near = self.sideways and side == self.lead  # a truck there would hide the whole view
             at = lo + self.rng.uniform(0, 6)
             while at < hi:
-                clear = all(abs(at - c) > CROSS_HALF + 3 for c in self.street.crossings)
+                clear = self.street.clear(at, CROSS_HALF + 3)
                 if clear and self.rng.random() < 0.42 * busy and (self.sideways or abs(at - self.x) > 5):
                     self.vehicle(at, side * self.kerb, self.facing(side), False, 0.0 if near else 0.12)
                 at += self.rng.uniform(6.0, 7.4)
@@ -87,15 +89,12 @@ class Traffic:
             self.walker(at, off, rng.choice([0.0, math.pi]) + rng.normal(0, 0.3))
         for _ in range(int(rng.poisson(0.5 * busy))):
             side, at = (1 if rng.random() < 0.5 else -1), rng.uniform(lo, hi)
-            y = street.centre(at) + side * (street.edge - 0.5)
             turn = street.slope(at) + rng.uniform(-0.3, 0.3)
-            self.out.append(things.put(things.bicycle(rng, False), at, y, turn, 0.8, foot=(0.7, 0.1, 1.0)))
+            self.add(movers.bicycle(rng, False), at, side * (street.edge - 0.5), turn, 0.8, (0.7, 0.1, 1.0))
 
     def walker(self, at: float, off: float, heading: float) -> None:
         """Put one pedestrian."""
-        mesh = things.person(self.rng, self.weather.rain > 0)
-        y = self.street.centre(at) + off
-        self.out.append(things.put(mesh, at, y, heading, 0.35, foot=(0.2, 0.2, 1.7)))
+        self.add(movers.person(self.rng, self.weather.rain > 0), at, off, heading, 0.35, (0.2, 0.2, 1.7))
 
     def spots(self) -> list[tuple[float, int]]:
         """Return where something stands in turn, so that each camera sees it: (x, side)."""
@@ -105,7 +104,7 @@ class Traffic:
 
     def in_turn(self, spot: tuple[float, int], kind: str) -> None:
         """Put the ``kind`` of :data:`TURNS` at a spot and clear its surroundings."""
-        rng, (at, side), half = self.rng, spot, 1.3
+        rng, (at, side) = self.rng, spot
         at += rng.uniform(-1.2, 1.2)
         off = side * (self.street.style.road - 0.6)
         if kind == "truck" and self.sideways:
@@ -114,20 +113,18 @@ class Traffic:
             else:  # beside the middle of the view
                 at += rng.choice((-1, 1)) * rng.uniform(2.5, 4.5)
         y, turn = self.street.centre(at) + off, self.facing(side) + self.street.slope(at)
-        built = things.truck(rng, self.weather.lamps, False) if kind == "truck" else None
+        built = movers.truck(rng, self.weather.lamps, False) if kind == "truck" else None
         half = built[1] if built else 1.3
         self.out[:] = [t for t in self.out if math.hypot(t.x - at, t.y - y) > t.reach + half]
         if built:
-            self.out.append(things.put(built[0], at, y, turn, half, foot=(half, built[2] / 2, built[3])))
+            self.add(built[0], at, off, turn, half, (half, built[2] / 2, built[3]))
         elif kind == "rider":
-            self.out.append(things.put(things.bicycle(rng, True), at, y, turn, 0.8, foot=(0.7, 0.2, 1.7)))
+            self.add(movers.bicycle(rng, True), at, off, turn, 0.8, (0.7, 0.2, 1.7))
         elif kind == "bicycle":
-            mesh = things.bicycle(rng, rng.random() < 0.3)
-            self.out.append(things.put(mesh, at, y, turn + 0.15, 0.8, foot=(0.7, 0.15, 1.0)))
+            self.add(movers.bicycle(rng, rng.random() < 0.3), at, off, turn + 0.15, 0.8, (0.7, 0.15, 1.0))
         elif kind == "motorcycle":
-            mesh, lights = things.motorcycle(rng, rng.random() < 0.5, self.weather.lamps)
-            turn += rng.uniform(-0.2, 0.2)
-            self.out.append(things.put(mesh, at, y, turn, 1.0, lights=lights, foot=(0.9, 0.25, 1.1)))
+            mesh, lights = movers.motorcycle(rng, rng.random() < 0.5, self.weather.lamps)
+            self.add(mesh, at, off, turn + rng.uniform(-0.2, 0.2), 1.0, (0.9, 0.25, 1.1), lights)
         elif kind == "person":
             self.walker(at, side * (self.street.style.road + 0.7), turn)
 

@@ -1,4 +1,4 @@
-"""From painted surfaces to a photograph: haze, ground texture, wet mirrors, lamps, rain, snow and the sensor."""
+"""From painted surfaces to a photo: haze, ground texture, wet mirrors, lamps, rain, snow and the sensor."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from datasets.town_facade import noise_tile
-from datasets.town_render import AIR, DEPTH_STEPS, GLOW, GRASS, PAVED, SUPER, WET_ROAD, Canvas
-from datasets.town_style import Optics, Weather, keyed
+from datasets.town.chance import keyed
+from datasets.town.drawing.canvas import AIR, DEPTH_STEPS, GLOW, GRASS, PAVED, SUPER, WET_ROAD, Canvas
+from datasets.town.drawing.noise import noise_at
+from datasets.town.world.styles import Optics, Weather
 
 
 def develop(
     canvas: Canvas, halos: list, lamps, weather: Weather, optics: Optics, key: tuple
 ) -> tuple[Image.Image, np.ndarray]:
-    """Turn a painted canvas into a photograph.
+    """Turn a painted canvas into a photo.
+
+    Parameters
+    ----------
+    halos, lamps : as :func:`datasets.town.drawing.scene.paint` returns them.
+    key : what the random numbers depend on.
 
     Returns
     -------
@@ -47,16 +53,8 @@ def develop(
 @lru_cache(maxsize=4)
 def _rays(width: int, height: int, focal: float) -> np.ndarray:
     """Return the camera-frame ray of every picture pixel, float32 [H, W, 3], forward part 1."""
-    xs = ((np.arange(width, dtype=np.float32) + 0.5) * SUPER - width * SUPER / 2) / focal
-    ys = ((np.arange(height, dtype=np.float32) + 0.5) * SUPER - height * SUPER / 2) / focal
-    return np.stack(
-        [
-            np.broadcast_to(xs, (height, width)),
-            np.broadcast_to(ys[:, None], (height, width)),
-            np.ones((height, width), np.float32),
-        ],
-        -1,
-    )
+    xs, ys = (((np.arange(n, dtype=np.float32) + 0.5) * SUPER - n * SUPER / 2) / focal for n in (width, height))
+    return np.stack([*np.meshgrid(xs, ys), np.ones((height, width), np.float32)], -1)
 
 
 def _ground_points(canvas: Canvas, material: np.ndarray, code: np.ndarray):
@@ -71,19 +69,14 @@ def _ground_points(canvas: Canvas, material: np.ndarray, code: np.ndarray):
     return v.x + t * world[:, 0], v.y + t * world[:, 1], ground, depth
 
 
-def _sample(tile: np.ndarray, x: np.ndarray, y: np.ndarray, per_metre: float) -> np.ndarray:
-    n = tile.shape[0]
-    return tile[(y * per_metre).astype(np.int32) % n, (x * per_metre).astype(np.int32) % n]
-
-
 def _texture(colour, x, y, ground, material, weather: Weather) -> None:
     """Roughen the ground; fine grain fades where a pixel covers much of it."""
     far = np.hypot(x - x.mean(), y - y.mean()) if len(x) else x
     fine = 1.0 / (1.0 + (far / 14.0) ** 2)
-    n = 0.055 * _sample(noise_tile(256, 64), x, y, 40.0) * fine + 0.05 * _sample(noise_tile(256, 6), x, y, 9.0)
+    n = 0.055 * noise_at(64, x, y, 40.0) * fine + 0.05 * noise_at(6, x, y, 9.0)
     kind = material[ground]
     grass = kind == GRASS
-    n[grass] += 0.10 * _sample(noise_tile(256, 24), x[grass], y[grass], 12.0)
+    n[grass] += 0.10 * noise_at(24, x[grass], y[grass], 12.0)
     paved = (kind == PAVED) & (far < 22.0)
     if weather.snow:
         n *= 0.6
@@ -99,11 +92,8 @@ def _night_ground(colour, x, y, ground, lamps, canvas: Canvas) -> None:
     light = lamps.on_ground(x, y)[:, None] * np.array((1.0, 0.76, 0.48), np.float32)
     forward = (x - v.x) * math.cos(v.yaw) + (y - v.y) * math.sin(v.yaw)
     aside = np.abs((y - v.y) * math.cos(v.yaw) - (x - v.x) * math.sin(v.yaw))
-    beam = (
-        np.exp(-((aside / (1.2 + 0.16 * np.maximum(forward, 0))) ** 2))
-        * np.clip(forward / 5.0, 0, 1)
-        * np.exp(-np.maximum(forward, 0) / 15.0)
-    )
+    ahead = np.maximum(forward, 0)
+    beam = np.exp(-((aside / (1.2 + 0.16 * ahead)) ** 2)) * np.clip(forward / 5.0, 0, 1) * np.exp(-ahead / 15.0)
     light = light + beam[:, None] * np.array((0.62, 0.60, 0.52), np.float32)
     albedo = colour[ground] / (255.0 * np.array(canvas.light.weather.ambient, np.float32)) * 255.0
     colour[ground] += albedo * light
@@ -123,7 +113,7 @@ def _mirror(colour, x, y, ground, material, weather: Weather, canvas: Canvas) ->
     below = np.clip((rows - horizon) / (h - horizon), 0, 1)
     fresnel = (0.82 - 0.52 * below)[:, None] * np.ones((1, w))
     wet = weather.wet * np.where(material == WET_ROAD, 0.85, np.where(material == PAVED, 0.6, 0.12))
-    puddle = 0.70 + 0.30 * np.clip(_sample(noise_tile(256, 6), x, y, 14.0) * 0.9, -1, 1)
+    puddle = 0.70 + 0.30 * np.clip(noise_at(6, x, y, 14.0) * 0.9, -1, 1)
     share = ((fresnel * wet)[ground] * puddle)[:, None].astype(np.float32)
     if weather.night:
         colour[ground] += image[ground] * share * 1.3
@@ -182,7 +172,7 @@ def _streaks(colour, weather: Weather, rng: np.random.Generator) -> None:
     layer = Image.new("L", (w, h), 0)
     pen, lean = ImageDraw.Draw(layer), rng.uniform(-0.22, 0.22)
     n = int(260 * weather.rain * w * h / (384 * 216))
-    size = h * rng.uniform(0.03, 0.16, n) ** 1.0
+    size = h * rng.uniform(0.03, 0.16, n)
     px, py, tone = rng.uniform(-10, w + 10, n), rng.uniform(-20, h, n), rng.integers(18, 64, n)
     for x, y, s, t in zip(px.tolist(), py.tolist(), size.tolist(), tone.tolist()):
         pen.line((x, y, x + lean * s, y + s), fill=t)
@@ -244,8 +234,7 @@ def _sensor(colour, optics: Optics, weather: Weather, rng: np.random.Generator) 
         colour = np.asarray(soft, np.float32)
     level = optics.noise * (1.35 if weather.night else 1.0) * 255.0
     grain, start = _grain(), int(rng.integers(1 << 19))
-    need = h * w
-    luma = np.take(grain, np.arange(start, start + need), mode="wrap").reshape(h, w, 1)
-    chroma = np.take(grain, np.arange(start + 77777, start + 77777 + need * 3), mode="wrap").reshape(h, w, 3)
+    luma = np.take(grain, np.arange(start, start + h * w), mode="wrap").reshape(h, w, 1)
+    chroma = np.take(grain, np.arange(start + 77777, start + 77777 + h * w * 3), mode="wrap").reshape(h, w, 3)
     colour = colour + level * (0.8 * luma + 0.6 * chroma)
     return Image.fromarray(np.clip(colour, 0, 255).astype(np.uint8))

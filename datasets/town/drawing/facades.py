@@ -1,4 +1,4 @@
-"""Facades of the procedural town, drawn flat; the painter then warps them into perspective.
+"""Facades, drawn flat; the canvas then warps them into perspective.
 
 A drawing is ``(albedo uint8 [H, W, 3], extra uint8 [H, W], alpha uint8 [H, W] or None)``. ``extra`` is 1 for
 glass, which mirrors the sky, and 128 or more for panes that are lit at night.
@@ -6,107 +6,23 @@ glass, which mirrors the sky, and 128 or more for panes that are lit at night.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.town_style import keyed, mix, pick, scale, tint
+from datasets.town.chance import Rgb, keyed, mix, pick, scale, tint
+from datasets.town.drawing.noise import noise_piece
+from datasets.town.world.houses import Facade
+from datasets.town.world.styles import colours
 
 GLASS = 1
-WORDS = (
-    "BAKERY",
-    "CAFE",
-    "BOOKS",
-    "PHARMACY",
-    "FLOWERS",
-    "HOTEL",
-    "BANK",
-    "TAILOR",
-    "GROCER",
-    "PIZZA",
-    "OPTICS",
-    "SHOES",
-    "BARBER",
-    "MUSIC",
-    "TOYS",
-    "BUTCHER",
-    "WINES",
-    "CYCLES",
-    "PRINT",
-    "KEBAB",
-    "TEA ROOM",
-    "PAINTS",
-    "JEWELS",
-    "TRAVEL",
-    "LAUNDRY",
-    "MARKET",
-    "THE CROWN",
-    "SALON",
-    "RADIO",
-    "PHOTO",
-    "GALLERY",
-    "ANTIQUES",
-)
-SIGN_COLOURS = (
-    (34, 74, 60),
-    (120, 32, 36),
-    (30, 54, 104),
-    (196, 150, 40),
-    (40, 40, 44),
-    (158, 70, 34),
-    (214, 208, 194),
-    (70, 44, 84),
-    (24, 96, 110),
-    (178, 40, 50),
-    (236, 228, 208),
-    (62, 92, 40),
-)
-
-
-@dataclass(frozen=True)
-class Facade:
-    """What one facade looks like; lengths in metres, colours 0..255."""
-
-    seed: int
-    width: float
-    floors: int
-    floor: float
-    ground: float  # height of the ground floor
-    top: float  # wall above the last storey
-    gable: float  # height of the triangular part, 0 for none
-    material: str
-    wall: tuple[int, int, int]
-    trim: tuple[int, int, int]
-    accent: tuple[int, int, int]  # doors, shutters
-    window: str
-    bays: int
-    window_width: float  # share of a bay
-    window_height: float  # share of a storey
-    shop: bool = False
-    sign: tuple[int, int, int] = (40, 40, 44)
-    word: str = ""
-    base: bool = False  # plinth of another colour
-    plain: bool = False  # side wall: few windows, no door
-
-    @property
-    def eaves(self) -> float:
-        """Height of the wall without the gable, in metres."""
-        return self.ground + (self.floors - 1) * self.floor + self.top
-
-
-@lru_cache(maxsize=8)
-def noise_tile(size: int, cells: int) -> np.ndarray:
-    """Return a tileable smooth noise [size, size] of mean 0 and deviation 1."""
-    rng = keyed("noise", size, cells)
-    total = np.zeros((size, size), np.float32)
-    for octave in range(3):
-        n = min(size, cells * 2**octave)
-        grid = np.tile(rng.normal(size=(n, n)).astype(np.float32), (3, 3))
-        big = Image.fromarray(grid).resize((size * 3, size * 3), Image.Resampling.BICUBIC)
-        total += np.asarray(big)[size : 2 * size, size : 2 * size] * 0.6**octave
-    return (total - total.mean()) / total.std()
+MASONRY = {  # width and height of a block in metres, spread of its tone, tone of the joints
+    "brick": (0.30, 0.11, 0.11, 0.80),
+    "stone": (0.75, 0.36, 0.06, 0.86),
+    "concrete": (2.4, 1.6, 0.02, 0.88),
+    "panels": (1.1, 0.8, 0.035, 0.84),
+}
 
 
 @lru_cache(maxsize=32)
@@ -115,31 +31,19 @@ def font(size: int):
     return ImageFont.load_default(size)
 
 
-def _noise(h: int, w: int, cells: int, rng: np.random.Generator) -> np.ndarray:
-    tile = noise_tile(256, cells)
-    oy, ox = int(rng.integers(256)), int(rng.integers(256))
-    return tile[(np.arange(h) + oy)[:, None] % 256, (np.arange(w) + ox)[None] % 256]
-
-
-def wall_base(h: int, w: int, k: float, material: str, rgb, rng: np.random.Generator) -> np.ndarray:
+def wall_base(h: int, w: int, k: float, material: str, rgb: Rgb, rng: np.random.Generator) -> np.ndarray:
     """Return a wall without openings, uint8 [h, w, 3]; ``k`` is pixels per metre."""
-    shade = 1.0 + 0.035 * _noise(h, w, 6, rng) + 0.018 * _noise(h, w, 64, rng)
-    if material in ("brick", "stone", "concrete", "panels"):
-        bw, bh, vary, joint = {
-            "brick": (0.30, 0.11, 0.11, 0.80),
-            "stone": (0.75, 0.36, 0.06, 0.86),
-            "concrete": (2.4, 1.6, 0.02, 0.88),
-            "panels": (1.1, 0.8, 0.035, 0.84),
-        }[material]
+    shade = 1.0 + 0.035 * noise_piece(6, h, w, rng) + 0.018 * noise_piece(64, h, w, rng)
+    if material in MASONRY:
+        bw, bh, vary, joint = MASONRY[material]
         ys, xs = np.arange(h)[::-1] / (bh * k), np.arange(w) / (bw * k)
         row = ys.astype(int)
         col = xs[None] + 0.5 * (row[:, None] % 2) * (material in ("brick", "stone"))
         cell = rng.normal(1.0, vary, (int(row.max()) + 1, int(col.max()) + 2)).astype(np.float32)
         shade = shade * cell[row[:, None], col.astype(int)]
-        thin = 1.0 if bh * k > 2.5 else 0.0
         line = ((ys % 1.0)[:, None] < 1.0 / max(bh * k, 1.0)) | ((col % 1.0) < 1.0 / max(bw * k, 1.0))
-        shade = np.where(line, shade * (joint if thin else 1.0), shade)
-    streak = np.repeat(_noise(1, w, 40, rng), h, 0) * np.linspace(1.0, 0.2, h)[:, None]
+        shade = np.where(line, shade * (joint if bh * k > 2.5 else 1.0), shade)
+    streak = np.repeat(noise_piece(40, 1, w, rng), h, 0) * np.linspace(1.0, 0.2, h)[:, None]
     shade = shade * (1.0 - 0.02 * np.abs(streak))
     return np.clip(shade[..., None] * np.array(rgb, np.float32), 0, 255).astype(np.uint8)
 
@@ -185,17 +89,13 @@ class Drawer:
         self.rect(u0, v0, u1, v1, (tone, tone + 5, tone + 10), level)
         self.rect(u0, v0 + (v1 - v0) * 0.55, u1, v1, (tone + 16, tone + 22, tone + 28), level)
         if curtains and rng.random() < 0.45:
-            cloth, share = (
-                tint(rng, pick(rng, ((206, 200, 186), (170, 150, 130), (150, 160, 170), (190, 170, 150)))),
-                rng.uniform(0.12, 0.34),
-            )
+            cloth, share = tint(rng, pick(rng, colours("curtains"))), rng.uniform(0.12, 0.34)
             inner = max(level - 40, 128) if on else 0
             self.rect(u0, v0, u0 + (u1 - u0) * share, v1, cloth, inner)
             self.rect(u1 - (u1 - u0) * share, v0, u1, v1, cloth, inner)
         elif curtains and rng.random() < 0.3:
-            self.rect(
-                u0, v1 - (v1 - v0) * rng.uniform(0.2, 0.6), u1, v1, (208, 204, 192), max(level - 30, 128) if on else 0
-            )
+            low, inner = v1 - (v1 - v0) * rng.uniform(0.2, 0.6), max(level - 30, 128) if on else 0
+            self.rect(u0, low, u1, v1, (208, 204, 192), inner)
 
 
 def _window(d: Drawer, spec: Facade, kind: str, u: float, v: float, w: float, h: float) -> None:
@@ -214,12 +114,12 @@ def _window(d: Drawer, spec: Facade, kind: str, u: float, v: float, w: float, h:
     d.rect(u0, v, u1, v1, mix(trim, (250, 250, 246), 0.5))
     cols = {"bay": 3, "casement": 2, "shutters": 2, "industrial": 4, "grid": 2}.get(kind, 2 if w > 1.5 else 1)
     rows = {"sash": 2, "bay": 2, "tall": 2, "industrial": 3}.get(kind, 1)
-    lit, cell_w, cell_h = 0.36, (w - t) / cols, (h - t) / rows
-    state = d.rng.random() < lit
+    cell_w, cell_h = (w - t) / cols, (h - t) / rows
+    lit = d.rng.random() < 0.36
     for i in range(cols):
         for j in range(rows):
             a, b = u0 + t + i * cell_w, v + t + j * cell_h
-            d.pane(a, b, a + cell_w - t, b + cell_h - t, 1.0 if state else 0.0, curtains=cols * rows < 3)
+            d.pane(a, b, a + cell_w - t, b + cell_h - t, 1.0 * lit, curtains=cols * rows < 3)
     d.rect(u0, v1 - 0.10, u1, v1, scale(trim, 0.45))  # shadow of the reveal
     d.rect(u0, v, u0 + 0.05, v1, scale(trim, 0.55))
     d.rect(u0 - 0.14, v - 0.12, u1 + 0.14, v, trim)  # sill and its shadow
@@ -255,7 +155,14 @@ def _shop(d: Drawer, spec: Facade) -> None:
         d.rect(a, 0.5, b, g - 0.95, (64, 66, 66), 236)
         for _ in range(5):  # goods in the window
             x, s = rng.uniform(a, max(a + 0.01, b - 0.5)), rng.uniform(0.2, 0.5)
-            d.rect(x, 0.55, min(b, x + s), 0.6 + rng.uniform(0.2, 0.9), tint(rng, pick(rng, SIGN_COLOURS), 20), 205)
+            d.rect(
+                x,
+                0.55,
+                min(b, x + s),
+                0.6 + rng.uniform(0.2, 0.9),
+                tint(rng, pick(rng, colours("shop_signs")), 20),
+                205,
+            )
         d.rect(a, g - 1.5, b, g - 0.95, (104, 112, 118), 225)
     d.rect(door, 0.05, door + 1.1, g - 0.95, scale(spec.accent, 0.8))
     d.rect(door + 0.15, 0.35, door + 0.95, g - 1.1, (70, 76, 80), 215)
@@ -266,7 +173,7 @@ def _shop(d: Drawer, spec: Facade) -> None:
     d.text(w / 2, g - 0.55, 0.58, spec.word, (240, 228, 190) if light else (50, 40, 36))
 
 
-def _storey(d: Drawer, spec: Facade, level: int, v: float, ground: bool) -> None:
+def _storey(d: Drawer, spec: Facade, v: float, ground: bool) -> None:
     """Draw the windows of one storey whose floor is at height ``v``."""
     high = spec.ground if ground else spec.floor
     kind = spec.window
@@ -284,7 +191,7 @@ def _storey(d: Drawer, spec: Facade, level: int, v: float, ground: bool) -> None
         u = (i + 0.5) * bay
         if ground and not spec.plain and not spec.shop and i == door_bay:
             _door(d, spec, u)
-        elif spec.plain and (d.rng.random() < 0.6):
+        elif spec.plain and d.rng.random() < 0.6:
             continue
         elif kind == "bay" and ground:
             _window(d, spec, "bay", u, v + 0.7, min(bay * 0.8, 2.2), high * 0.56)
@@ -302,13 +209,13 @@ def draw_facade(spec: Facade, k: float):
     if spec.shop:
         _shop(d, spec)
     else:
-        _storey(d, spec, 0, 0.0, True)
+        _storey(d, spec, 0.0, True)
     for level in range(1, spec.floors):
         v = spec.ground + (level - 1) * spec.floor
         if (not spec.plain and (spec.seed >> 3) % 3 == 0) or (level == 1 and not spec.plain):
             d.rect(0, v - 0.10, spec.width, v + 0.06, mix(spec.wall, spec.trim, 0.6))
             d.rect(0, v - 0.16, spec.width, v - 0.10, dark)
-        _storey(d, spec, level, v, False)
+        _storey(d, spec, v, False)
     if spec.gable > 2.0:
         _window(d, spec, "casement", spec.width / 2, top + 0.2, 0.8, 1.0)
     elif not spec.plain:  # cornice

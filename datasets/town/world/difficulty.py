@@ -1,7 +1,7 @@
-"""How hard the procedural town is: its knobs, and fixed presets of them.
+"""How hard the town is: its knobs, and presets with fixed values.
 
-A preset never changes: a better one gets the next number (``standard-2``). Recall on the same preset, drawing
-version, size, number of places and seed can be compared across time; ``town.json`` records all five.
+A preset never changes: a better one gets the next number (``standard-2``). Recall can be compared across time if the
+preset, the version of the drawing, the size, the number of places and the seed are the same; ``town.json`` records them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Knobs:
     The displacement of a query stays below 3 m, so that every query keeps its place as its positive.
     """
 
-    repetition: float = _knob(0.35, 1.0, "chance that a facade repeats one of its side of the street, slightly changed")
-    traffic: float = _knob(1.0, 3.0, "density of vehicles and people; 1 is a normal day, 0 leaves the streets empty")
-    occluder: float = _knob(
-        0.16, 1.0, "chance of a vehicle close to the camera, if nothing else takes its spot; none where traffic is 0"
+    repetition: float = _knob(
+        0.35, 1.0, "chance that a facade repeats one on the same side of the street, slightly changed"
     )
+    traffic: float = _knob(1.0, 3.0, "density of vehicles and people; 1 is a normal day, 0 leaves the streets empty")
+    occluder: float = _knob(0.16, 1.0, "chance of a vehicle close to the camera; no effect if traffic is 0")
     jitter_along: float = _knob(1.0, 1.9, "largest displacement of a query along the street, metres")
     jitter_side: float = _knob(
-        1.0, 1.9, "largest displacement of a query across the street, metres; above 1 only where no parked car stands"
+        1.0, 1.9, "largest displacement of a query across the street, metres; at most 1 beside parked cars"
     )
     jitter_height: float = _knob(0.12, 0.6, "largest change of camera height of a query, metres")
     jitter_heading: float = _knob(4.0, 15.0, "largest turn of a query, degrees")
@@ -89,5 +89,5 @@ def check_knobs(knobs: Knobs) -> None:
 
 
 def difficulty_of(knobs: Knobs) -> str:
-    """Return the name of the preset that has these values, ``custom`` where none has."""
+    """Return the name of the preset that has these values, or ``custom``."""
     return next((name for name, preset in PRESETS.items() if asdict(preset) == asdict(knobs)), CUSTOM)

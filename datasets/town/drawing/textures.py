@@ -1,4 +1,4 @@
-"""Textures of the procedural town: draws them once, lights them for a weather, keeps reduced copies.
+"""Textures: draws them once, lights them for a weather, keeps reduced copies.
 
 Keys are ``("facade", Facade)``, ``("tiles", rgb, seed)``, ``("wall", rgb, material, seed, length, height)``,
 ``("fence", kind, rgb, length, height)``, ``("hedge", rgb, seed)``, ``("tree", kind, seed)`` and
@@ -14,9 +14,11 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.town_facade import GLASS, draw_facade, font, noise_tile, wall_base
-from datasets.town_render import Light
-from datasets.town_style import keyed, scale
+from datasets.town.chance import keyed, pick, scale
+from datasets.town.drawing.canvas import Light
+from datasets.town.drawing.facades import GLASS, draw_facade, font, wall_base
+from datasets.town.drawing.noise import SIZE, noise_tile
+from datasets.town.world.styles import Weather
 
 PAD = 2  # pixels repeated around a texture, so that its edge never samples outside
 LEVELS = (1, 2, 4, 8, 16)
@@ -54,77 +56,67 @@ def _step(texels: int, pixels: float) -> int:
 
 
 class Atlas:
-    """Least-recently-used store of textures at ``k`` pixels per metre."""
+    """Store of the textures used last, at ``k`` pixels per metre."""
 
     def __init__(self, k: float, keep: int = 260) -> None:
         self.k, self.keep = k, keep
-        self.drawn: OrderedDict = OrderedDict()
+        self.draw = lru_cache(keep)(lambda key: DRAWERS[key[0]](k, *key[1:]))
         self.lit: OrderedDict = OrderedDict()
 
-    def get(self, key, light: Light, normal, extra: float, shaded: bool, w: float, h: float):
+    def get(self, key: tuple, light: Light, normal, extra: float, shaded: bool, w: float, h: float):
         """Return (colour, alpha, inner box) of the texture ``key`` lit for a surface with ``normal``."""
         extra = round(extra * 5.0) / 5.0
         name = (key, light.weather.name, normal if light.weather.sunny else round(normal[2], 1), extra, shaded)
-        found = self.lit.get(name)
-        if found is None:
-            albedo, tell, alpha = self._draw(key)
-            kind, high = key[0], albedo.shape[0] / self.k
-            found = Ripmap(illuminate(albedo, tell, light, normal, extra, shaded, kind, high), alpha)
-            self.lit[name] = found
+        if name in self.lit:
+            self.lit.move_to_end(name)
+        else:
+            albedo, tell, alpha = self.draw(key)
+            colour = illuminate(albedo, tell, light, normal, extra, shaded, key[0], albedo.shape[0] / self.k)
+            self.lit[name] = Ripmap(colour, alpha)
             if len(self.lit) > self.keep:
                 self.lit.popitem(last=False)
-        else:
-            self.lit.move_to_end(name)
-        return found.level(w, h)
-
-    def _draw(self, key):
-        found = self.drawn.get(key)
-        if found is None:
-            found = DRAWERS[key[0]](self.k, *key[1:])
-            self.drawn[key] = found
-            if len(self.drawn) > self.keep:
-                self.drawn.popitem(last=False)
-        else:
-            self.drawn.move_to_end(key)
-        return found
+        return self.lit[name].level(w, h)
 
 
 def illuminate(albedo, tell, light: Light, normal, extra: float, shaded: bool, kind: str, high: float) -> np.ndarray:
     """Return ``albedo`` [H, W, 3] as the weather shows it; ``high`` is its height in metres."""
-    w = light.weather
     out = albedo.astype(np.float32)
-    if w.snow and normal[2] > 0.4 and kind == "tiles":
-        out = out * 0.12 + np.array((236, 240, 246), np.float32) * 0.88
-    elif w.snow and kind in ("tree", "hedge"):
-        top = np.clip(
-            noise_tile(256, 24)[: out.shape[0], : out.shape[1]]
-            if max(out.shape[:2]) <= 256
-            else np.resize(noise_tile(256, 24), out.shape[:2]),
-            -1,
-            1,
-        )
-        bright = (out.mean(2) / max(float(out.mean()), 1.0) - 1.0) * 1.6 + 0.35 * top
-        out += (np.array((236, 240, 246), np.float32) - out) * np.clip(bright + 0.25, 0, 0.92)[..., None]
+    if light.weather.snow:
+        _snow(out, normal, kind)
     factor = np.array(light.factor(normal, 0.0, shaded), np.float32)
     up = np.linspace(high, 0.0, out.shape[0], dtype=np.float32)[:, None, None]
     if kind in ("facade", "wall"):
-        ground = 1.0 - 0.22 * np.exp(-up / 0.7) - 0.06 * np.exp(-up / 4.0)  # ambient light is blocked below
-        factor = factor * ground
-    else:
-        factor = np.broadcast_to(factor, (*out.shape[:1], 1, 3))
+        factor = factor * (1.0 - 0.22 * np.exp(-up / 0.7) - 0.06 * np.exp(-up / 4.0))  # less ambient light below
     if extra > 0.0:
         lamp = np.array((1.0, 0.76, 0.48), np.float32) * extra
         factor = factor + lamp * (np.exp(-(((up - 2.0) / 4.5) ** 2)) if kind == "facade" else 1.0)
     out = out * factor
     if tell is not None and tell.any():
-        sky = np.array(w.glass, np.float32) * 255.0 * (0.55 + 0.6 * np.linspace(1.0, 0.0, out.shape[0])[:, None, None])
-        weight = np.where(tell == GLASS, 0.42, np.where(tell >= 128, 0.30, 0.0)).astype(np.float32)[..., None]
-        out += (sky.astype(np.float32) - out) * weight
-        if w.night:
-            level = np.where(tell >= 128, (tell - 90.0) / 160.0, 0.0).astype(np.float32)[..., None]
-            detail = 0.55 + 0.45 * albedo.astype(np.float32).mean(2, keepdims=True) / 160.0
-            out += level * np.array((250, 196, 118), np.float32) * detail
+        _panes(out, albedo, tell, light.weather)
     return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def _snow(out: np.ndarray, normal, kind: str) -> None:
+    """Cover roofs, and the upper side of leaves, in place."""
+    white = np.array((236, 240, 246), np.float32)
+    if normal[2] > 0.4 and kind == "tiles":
+        out[:] = out * 0.12 + white * 0.88
+    elif kind in ("tree", "hedge"):
+        h, w = out.shape[:2]
+        tile = noise_tile(24)[:h, :w] if max(h, w) <= SIZE else np.resize(noise_tile(24), (h, w))
+        bright = (out.mean(2) / max(float(out.mean()), 1.0) - 1.0) * 1.6 + 0.35 * np.clip(tile, -1, 1)
+        out += (white - out) * np.clip(bright + 0.25, 0, 0.92)[..., None]
+
+
+def _panes(out: np.ndarray, albedo: np.ndarray, tell: np.ndarray, weather: Weather) -> None:
+    """Let glass mirror the sky, and light some of it at night, in place."""
+    sky = np.array(weather.glass, np.float32) * 255.0 * (0.55 + 0.6 * np.linspace(1.0, 0.0, len(out))[:, None, None])
+    weight = np.where(tell == GLASS, 0.42, np.where(tell >= 128, 0.30, 0.0)).astype(np.float32)[..., None]
+    out += (sky.astype(np.float32) - out) * weight
+    if weather.night:
+        level = np.where(tell >= 128, (tell - 90.0) / 160.0, 0.0).astype(np.float32)[..., None]
+        detail = 0.55 + 0.45 * albedo.astype(np.float32).mean(2, keepdims=True) / 160.0
+        out += level * np.array((250, 196, 118), np.float32) * detail
 
 
 def draw_tiles(k: float, rgb, seed: int):
@@ -133,7 +125,7 @@ def draw_tiles(k: float, rgb, seed: int):
     rows, cols = 18, 32
     cell = rng.normal(1.0, 0.09, (rows, cols)).repeat(6, 0)[:h].repeat(4, 1)[:, :w]
     cell[::6] *= 0.72
-    cell *= 1.0 + 0.05 * noise_tile(256, 6)[: cell.shape[0], :w]
+    cell *= 1.0 + 0.05 * noise_tile(6)[: cell.shape[0], :w]
     return np.clip(cell[..., None] * np.array(rgb), 0, 255).astype(np.uint8), None, None
 
 
@@ -176,18 +168,14 @@ def draw_fence(k: float, kind: str, rgb, length: float, height: float):
 def draw_hedge(k: float, rgb, seed: int):
     """Draw a clipped hedge."""
     rng = keyed("hedge", seed)
-    cell = 1.0 + 0.20 * noise_tile(256, 64)[:64, :192] + 0.06 * rng.normal(size=(64, 192))
+    cell = 1.0 + 0.20 * noise_tile(64)[:64, :192] + 0.06 * rng.normal(size=(64, 192))
     cell *= np.linspace(1.12, 0.7, 64)[:, None]
     return np.clip(cell[..., None] * np.array(rgb), 0, 255).astype(np.uint8), None, None
 
 
-def draw_tree(k: float, kind: str, seed: int):
-    """Draw a tree of ``kind`` "round", "tall", "wide", "conifer" or "shrub" with trunk and crown."""
-    return _tree(kind, seed)  # the same for every town and size
-
-
 @lru_cache(maxsize=64)
-def _tree(kind: str, seed: int):
+def draw_tree(kind: str, seed: int):
+    """Draw a tree of ``kind`` "round", "tall", "wide", "conifer" or "shrub" with trunk and crown, the same at any size."""
     rng, w, h = keyed("tree", seed), 192, 256
     green = {"conifer": (54, 82, 54), "shrub": (92, 116, 60)}.get(kind, (98, 124, 58))
     green = np.clip(np.array(green) + rng.normal(0, 11, 3), 20, 200)
@@ -216,6 +204,7 @@ def _tree(kind: str, seed: int):
 
 
 def _blobs(kind: str, rng, w: int, h: int, base: float) -> list[tuple[float, float, float]]:
+    """Return the discs (x, y, radius) of a crown whose trunk ends at ``base``."""
     out = []
     for i in range(26):
         t = rng.random()
@@ -224,15 +213,13 @@ def _blobs(kind: str, rng, w: int, h: int, base: float) -> list[tuple[float, flo
             half = w * 0.34 * (y / base)
             out.append((w / 2 + rng.uniform(-half, half), y, 9 + 13 * y / base))
         elif kind == "shrub":
-            out.append(
-                (w * (0.14 + 0.72 * t), h - rng.uniform(0.1, 0.6) * h * math.sin(math.pi * (0.1 + 0.8 * t)) - 8, 22)
-            )
+            y = h - rng.uniform(0.1, 0.6) * h * math.sin(math.pi * (0.1 + 0.8 * t)) - 8
+            out.append((w * (0.14 + 0.72 * t), y, 22))
         else:
             a, q = rng.uniform(0, 2 * math.pi), math.sqrt(rng.random())
             fx, fy = {"tall": (0.24, 0.34), "wide": (0.38, 0.24)}.get(kind, (0.33, 0.28))
-            out.append(
-                (w / 2 + w * fx * q * math.cos(a), h * 0.34 + h * fy * q * math.sin(a) * 0.9, rng.uniform(16, 27))
-            )
+            x, y = w / 2 + w * fx * q * math.cos(a), h * 0.34 + h * fy * q * math.sin(a) * 0.9
+            out.append((x, y, rng.uniform(16, 27)))
     return out
 
 
@@ -241,24 +228,22 @@ def draw_sign(k: float, kind: str, seed: int):
     rng, s = keyed("sign", kind, seed), 64
     image, alpha = Image.new("RGB", (s, s), (240, 240, 238)), Image.new("L", (s, s), 0)
     ink, pen = ImageDraw.Draw(image), ImageDraw.Draw(alpha)
-    red, blue = (186, 30, 36), (28, 74, 150)
+    red, blue, white = (186, 30, 36), (28, 74, 150), (244, 244, 242)
     ring, tri = (1, 1, s - 2, s - 2), [(s / 2, 2), (s - 2, s - 6), (2, s - 6)]
+
+    def write(word: str, size: int, fill) -> None:
+        ink.text((s / 2, s / 2), word, fill=fill, font=font(size), anchor="mm")
+
     if kind in ("limit", "no", "stop"):
         pen.ellipse(ring, fill=255)
         ink.ellipse(ring, fill=red)
         if kind == "limit":
-            ink.ellipse((10, 10, s - 11, s - 11), fill=(244, 244, 242))
-            ink.text(
-                (s / 2, s / 2),
-                ("20", "30", "40", "50")[int(rng.integers(4))],
-                fill=(20, 20, 20),
-                font=font(30),
-                anchor="mm",
-            )
+            ink.ellipse((10, 10, s - 11, s - 11), fill=white)
+            write(pick(rng, ("20", "30", "40", "50")), 30, (20, 20, 20))
         elif kind == "no":
-            ink.rectangle((14, 26, s - 15, 37), fill=(244, 244, 242))
+            ink.rectangle((14, 26, s - 15, 37), fill=white)
         else:
-            ink.text((s / 2, s / 2), "STOP", fill=(244, 244, 242), font=font(20), anchor="mm")
+            write("STOP", 20, white)
     elif kind in ("give", "warn"):
         pts = tri if kind == "warn" else [(x, s - y) for x, y in tri]
         pen.polygon(pts, fill=255)
@@ -266,22 +251,19 @@ def draw_sign(k: float, kind: str, seed: int):
         mid = (s / 2, s * (0.6 if kind == "warn" else 0.4))
         ink.polygon([(mid[0] + (x - mid[0]) * 0.6, mid[1] + (y - mid[1]) * 0.6) for x, y in pts], fill=(244, 244, 240))
     else:
-        fill = {
-            "park": blue,
-            "way": blue,
-            "guide": ((24, 96, 66), (30, 70, 140), (232, 228, 214))[int(rng.integers(3))],
-        }[kind]
-        pen.rectangle((1, 1, s - 2, s - 2), fill=255)
-        ink.rectangle((1, 1, s - 2, s - 2), fill=fill)
+        guide = pick(
+            rng, ((24, 96, 66), (30, 70, 140), (232, 228, 214))
+        )  # always drawn: the random numbers stay the same
+        fill = guide if kind == "guide" else blue
+        pen.rectangle(ring, fill=255)
+        ink.rectangle(ring, fill=fill)
         ink.rectangle((4, 4, s - 5, s - 5), outline=(238, 238, 236), width=2)
         if kind == "park":
-            ink.text((s / 2, s / 2), "P", fill=(244, 244, 244), font=font(46), anchor="mm")
+            write("P", 46, (244, 244, 244))
         else:
+            line = (240, 240, 240) if sum(fill) < 500 else (40, 40, 40)
             for y in (18, 32, 46):
-                ink.rectangle(
-                    (12, y - 3, 12 + int(rng.integers(16, 40)), y + 3),
-                    fill=(240, 240, 240) if sum(fill) < 500 else (40, 40, 40),
-                )
+                ink.rectangle((12, y - 3, 12 + int(rng.integers(16, 40)), y + 3), fill=line)
     return np.asarray(image), None, np.asarray(alpha)
 
 
@@ -291,6 +273,6 @@ DRAWERS = {
     "wall": draw_wall,
     "fence": draw_fence,
     "hedge": draw_hedge,
-    "tree": draw_tree,
+    "tree": lambda k, kind, seed: draw_tree(kind, seed),
     "sign": draw_sign,
 }
