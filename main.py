@@ -20,7 +20,16 @@ from utils.fit import Fit, FitSettings, TrainingData, check_batches_divide
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import main_parser
 from utils.report import write_report
-from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, replace_damaged, training_folder
+from utils.runs import (
+    bring_best,
+    check_format,
+    check_record,
+    find_checkpoint,
+    load_newest,
+    locked,
+    replace_damaged,
+    training_folder,
+)
 from utils.screening import Screening
 from utils.seeding import seed_torch
 from utils.training import build_optimizers
@@ -133,6 +142,7 @@ def set_up(
     model = starting_model(args, resumed)
     training = None if resumed is None else {}
     if resumed and "run" in resumed.training:
+        check_format(resumed)
         saved = resumed.training["record"]
         check_record({**saved, "arguments": arguments.recorded_arguments(saved)}, record)
         training = resumed.training

@@ -16,6 +16,7 @@ import torch
 import main
 from datasets.triplets import Triplets
 from tests.tiny import SMALL_RUN, data_flags
+from utils import export
 from utils import fit as fit_module
 from utils.checkpoints import load_checkpoint, write_atomically
 from utils.command import run_command
@@ -407,6 +408,25 @@ def test_a_checkpoint_from_before_a_flag_existed_goes_on(tiny_root, trained_run,
     assert main.main(command) == 0
     assert main.main([*command, "--mining", "random"]) == 2
     assert "this would be another run: --mining was full, is random (" in capsys.readouterr().err
+
+
+def test_a_run_of_an_older_version_gives_its_weights_alone(tiny_root, trained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [*data_flags(tiny_root), *SMALL_RUN, "--exp_name", "new"]
+    for name in ("last.pth", "best.pth"):
+        content = torch.load(trained_run / name, weights_only=True)
+        (tmp_path / "old").mkdir(exist_ok=True)
+        torch.save({**content, "format": "segvpr-1"}, tmp_path / "old" / name)
+        old = load_checkpoint(tmp_path / "old" / name)
+        assert all(torch.equal(value, old.state_dict[key]) for key, value in content["model"].items())
+        assert old.build().embed(torch.zeros(1, 3, 97, 97)).shape == (1, 768)
+        capsys.readouterr()
+        assert main.main([*flags, "--resume", f"old/{name}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--resume old/{name}: an older version" in line and "--out weights.pth" in line
+    assert export.main(["--resume", "old/last.pth", "--out", "weights.pth"]) == 0
+    assert main.main([*flags, "--resume", "weights.pth", "--n_epochs", "1"]) == 0
+    assert "starting at epoch 0 from the weights of weights.pth" in capsys.readouterr().out
 
 
 def test_data_sets_may_move(tiny_root, trained_run, tmp_path, monkeypatch, capsys):
