@@ -16,8 +16,8 @@ from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import Compute, check_sync_bn, resolve_compute
 from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images, score
-from utils.fit import Fit, FitSettings, TrainingData, check_batches_divide
 from utils.logs import LOGGER, log_environment, start_logging
+from utils.optimizers import build_optimizers
 from utils.parsers import main_parser
 from utils.report import write_report
 from utils.runs import (
@@ -32,7 +32,9 @@ from utils.runs import (
 )
 from utils.screening import Screening
 from utils.seeding import seed_torch
-from utils.training import build_optimizers
+from utils.training_data import TrainingData
+from utils.training_loop import TrainingRun
+from utils.training_settings import FitSettings, check_batches_divide
 
 PICTURED = 3
 """Images whose attention and classes TensorBoard shows after every epoch."""
@@ -90,7 +92,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             args.lr_triplets / args.batch_size,
             scale_losses=args.precision == "fp16",
         )
-        fit = Fit(
+        training_run = TrainingRun(
             model,
             optimizers,
             data,
@@ -102,15 +104,15 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             pictured=(labelled or data.queries.paths)[:PICTURED],
         )
         if training:
-            fit.load_state_dict(training)
-            LOGGER.info("%d epochs are done", fit.state.epoch)
-        best = fit.run()
+            training_run.load_state_dict(training)
+            LOGGER.info("%d epochs are done", training_run.state.epoch)
+        best = training_run.run()
         LOGGER.info("evaluating %s", best)
         distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
         evaluation = evaluate_and_write(model, best, sets, labelled, options, folder)
         if evaluation and not args.no_report:
             before = compute.place(before) if before else None
-            report = write_report(folder, model, *evaluation, options, fit.state.history, before, args.seed)
+            report = write_report(folder, model, *evaluation, options, training_run.state.history, before, args.seed)
             LOGGER.info("report: %s", report)
         screening.log_summary()
 

@@ -86,7 +86,7 @@ class Problem:
         return positives, negatives
 
     def ours(self, dtype: str, part: int | None, device: str):
-        """What `Fit` does once the descriptors are there; returns a callable, for the descriptors are made before."""
+        """What a training run does once the descriptors are there; returns a callable, for the descriptors are made before."""
         places: tuple[Neighbours, Neighbours] = self.positives, self.not_negative
         plan = plan_mining(self.drawn, self.gallery_size, *places, self.hardest, KEY, part)
         gallery, queries = self.gallery[plan.images].astype(dtype), self.queries.astype(dtype)

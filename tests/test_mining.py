@@ -14,7 +14,7 @@ from datasets.mining import MiningPlan, draw_negatives, generator_of, mine_tripl
 from datasets.places import ImageSet, Neighbours, neighbours_within
 from tests.test_resume import assert_same_run
 from tests.tiny import SMALL_RUN, data_flags
-from utils import fit as fit_module
+from utils import training_loop
 from utils.checkpoints import load_checkpoint
 
 KEY = 2**64 - 12345
@@ -234,13 +234,13 @@ def training_flags(root) -> list[str]:
 @pytest.fixture
 def embedded(monkeypatch):
     """The files and the number format of every mining."""
-    original, calls = fit_module.embed_images, []
+    original, calls = training_loop.embed_images, []
 
     def noting(model, paths, *rest):
         calls.append((list(paths), rest[-1]))
         return original(model, paths, *rest)
 
-    monkeypatch.setattr(fit_module, "embed_images", noting)
+    monkeypatch.setattr(training_loop, "embed_images", noting)
     return calls
 
 
@@ -264,7 +264,7 @@ def test_modes_embed_what_they_say_and_resume_exactly(tiny_root, tmp_path, monke
     recorded = load_checkpoint(whole / "last.pth").training["record"]["arguments"]
     assert recorded["mining"] == flags[flags.index("--mining") + 1]
     assert {"cache_negatives", "descriptor_dtype"} <= recorded.keys()
-    step, steps = fit_module.train_step, []
+    step, steps = training_loop.train_step, []
 
     def stopping(*arguments, **keywords):
         steps.append(1)
@@ -273,7 +273,7 @@ def test_modes_embed_what_they_say_and_resume_exactly(tiny_root, tmp_path, monke
         return step(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "train_step", stopping)
+        patch.setattr(training_loop, "train_step", stopping)
         assert main.main([*flags, "--exp_name", "cut"]) == 143
     assert main.main([*flags, "--exp_name", "cut", "--resume", "auto"]) == 0
     (cut,) = (tmp_path / "runs/cut").iterdir()

@@ -11,13 +11,14 @@ from utils.compute import Compute
 from utils.descriptor_store import default_folder
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import TOP_K, EvaluationSet, file_name
-from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.index_settings import FLAT, RetrievalSettings
 from utils.logs import LOGGER
+from utils.losses import LossSettings
 from utils.parsers import main_parser
 from utils.runs import new_run_folder
 from utils.screening import Screening
-from utils.training import LossSettings
+from utils.training_data import TrainingData, prepare_training
+from utils.training_settings import FitSettings
 
 TOWN = Path("data/town")
 

@@ -95,15 +95,19 @@ def started(device: torch.device) -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def cores_per_process() -> int:
+    """This process's part of the machine's cores, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
 def _share_threads() -> int:
     """Give each process its part of the machine's cores; returns how many threads it may use while the others wait."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     threads = int(os.environ.get("OMP_NUM_THREADS", 1))
     if threads == 1:  # torchrun sets this where the user says nothing, and leaves cores idle
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // processes)
+        threads = cores_per_process()
     torch.set_num_threads(threads)
-    return threads * processes
+    return threads * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 @contextmanager

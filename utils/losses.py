@@ -1,4 +1,7 @@
-"""The losses of SegVPR, computed in at least float32 (float64 is never cast down)."""
+"""The losses of SegVPR, computed in at least float32 (float64 is never cast down), and what they weigh."""
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +11,53 @@ from models.domain import SOURCE, TARGET
 from models.pooling import widen
 
 IGNORED = 255
+DA_METHODS = ("grl", "alternating", "none")
+GRL_SCHEDULES = ("constant", "dann")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What the losses weigh (released defaults) and how the domains are adapted.
+
+    `margin` is the square of the distance margin, as in the released parser. Without a semantic loss there is nothing that
+    domain adaptation could move (`sem_weight` is a factor of its gradient), so both are left out together.
+    """
+
+    margin: float = 0.1
+    sem_weight: float = 0.5
+    adv_weight: float = 0.001
+    da_weight: float = 0.5
+    da_method: str = "grl"
+    grl_schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        if self.da_method not in DA_METHODS:
+            raise ValueError(f"da_method: {self.da_method!r} is not one of {', '.join(DA_METHODS)}")
+        if self.grl_schedule not in GRL_SCHEDULES:
+            raise ValueError(f"grl_schedule: {self.grl_schedule!r} is not one of {', '.join(GRL_SCHEDULES)}")
+        if self.da_method == "grl" and not self.da_weight > 0:
+            raise ValueError("da_loss_weight: must be above 0 with da_method grl, whose reversal factor it divides")
+        if self.margin < 0:
+            raise ValueError(f"margin: {self.margin} is negative; its square root is the loss margin")
+
+    def reversal_factor(self, progress: float = 1.0) -> float:
+        """Scale of the reversed gradient, so that the network receives sem_weight * adv_weight of dL.
+
+        Parameters
+        ----------
+        progress : share of the training that is done, 0 to 1; `dann` multiplies by 2 / (1 + exp(-10 progress)) - 1 (Ganin et
+            al., JMLR 2016, section 5.2), `constant` does not look at it.
+        """
+        factor = self.sem_weight * self.adv_weight / self.da_weight
+        return factor * math.tanh(5 * progress) if self.grl_schedule == "dann" else factor
+
+    @property
+    def uses_logits(self) -> bool:
+        return self.sem_weight != 0
+
+    @property
+    def uses_target(self) -> bool:
+        return self.da_method != "none" and self.uses_logits
 
 
 def triplet_loss(queries: Tensor, positives: Tensor, negatives: Tensor, margin: float = 0.1) -> Tensor:

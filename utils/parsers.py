@@ -10,10 +10,12 @@ from models import ARCHITECTURES, ATTENTIONS, HEADS, INPUTS, OPTIONS
 from utils.compute import PRECISIONS
 from utils.distributed import launched
 from utils.embedding import DECODERS
-from utils.fit import FitSettings
 from utils.index_settings import FLAT, SUPPORTED, RetrievalSettings
+from utils.loaders import RELEASED_WORKERS, default_workers
+from utils.losses import DA_METHODS, GRL_SCHEDULES, LossSettings
+from utils.schedules import TOTAL_TRIPLETS
 from utils.screening import ON_BAD_IMAGE
-from utils.training import DA_METHODS, GRL_SCHEDULES, TOTAL_TRIPLETS, LossSettings
+from utils.training_settings import FitSettings
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -134,7 +136,11 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
         help="on a GPU: no TF32 and, where PyTorch has them, kernels that repeat to the bit; slower (a CPU always repeats)",
     )
     group.add_argument(
-        "--num_workers", type=_count, default=3, metavar="N", help="processes that read images; 0 reads in the main one"
+        "--num_workers",
+        type=_count,
+        default=default_workers(),
+        metavar="N",
+        help=f"processes that read images; 0 reads in the main one (default: {RELEASED_WORKERS}, or the number of cores if less)",
     )
     group.add_argument(
         "--decode",
