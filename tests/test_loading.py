@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,12 @@ def test_processes_read_in_order_and_end_with_the_last_batch(mixed, monkeypatch)
         before,
         signal.SIG_DFL,
     )  # torch's handler would raise in the middle of a step
+
+
+def test_reading_works_outside_the_main_thread(mixed):
+    with ThreadPoolExecutor(1) as pool:
+        chunks = pool.submit(lambda: list(read_ahead(ImageBatches(mixed[:2]), [[0], [1]], 1))).result()
+    assert [piece.indexes for pieces in chunks for piece in pieces] == [[0], [1]]
 
 
 def test_reading_processes_end_when_the_reader_stops_early(mixed):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -64,10 +65,11 @@ def test_a_run_stopped_by_a_signal_resumes_as_the_same_run(
     assert saved["step"] == stop_at % 2 + 1 and saved["triplets"] is not None
     assert main.main([*flags, "--resume", "auto"]) == 0
     assert_same_run(folder, trained_run)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("where", ["mining", "evaluation"])
-def test_a_signal_outside_a_step_takes_effect_at_once(tiny_root, trained_run, tmp_path, monkeypatch, where):
+def test_a_signal_outside_a_step_stops_the_run(tiny_root, trained_run, tmp_path, monkeypatch, where):
     monkeypatch.chdir(tmp_path)
     flags = [*data_flags(tiny_root), *SMALL_RUN]
     name = "embed_images" if where == "mining" else "write_history"
@@ -182,7 +184,8 @@ def test_signals_that_reach_loader_workers(tiny_root, tmp_path, whom, status):
         "    return step(*a, **k)\n"
         "loop.train_step = slow\nsys.exit(main.main(sys.argv[2:]))"
     )
-    command = [sys.executable, "-c", code, whom, *data_flags(tiny_root), *SMALL_RUN, "--num_workers", "1"]
+    long = "--num_workers 1 --batch_size 1 --cache_refresh_rate 8".split()  # more steps than are read ahead
+    command = [sys.executable, "-c", code, whom, *data_flags(tiny_root), *SMALL_RUN, *long]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     outcome = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, start_new_session=True, timeout=120

@@ -2,8 +2,10 @@
 
 import re
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -43,8 +45,8 @@ def read_ahead(dataset: Dataset, keys: Sequence, num_workers: int, pin_memory: b
             pin_memory=pin_memory,
             worker_init_fn=ignore_in_worker,
         )
-        batches = iter(loader)
-    _leave_deaths_to_the_loader()
+        with _handler_of_deaths_kept():
+            batches = iter(loader)
     for _ in keys:
         try:
             batch = next(batches)
@@ -58,13 +60,16 @@ def read_ahead(dataset: Dataset, keys: Sequence, num_workers: int, pin_memory: b
         yield batch
 
 
-def _leave_deaths_to_the_loader() -> None:
-    """Undo torch's handler of dead processes, which raises wherever the main process is, be it in the middle of a step.
-
-    The loader itself notices within five seconds of waiting for a process that is gone.
+@contextmanager
+def _handler_of_deaths_kept() -> Iterator[None]:
+    """Undo what torch does when a loader starts: its handler of dead processes would raise wherever the main process is, be it
+    in the middle of a step. Without it, who waits for a process that is gone hears of it within five seconds.
     """
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    number = getattr(signal, "SIGCHLD", None)
+    before = number and signal.getsignal(number)
+    yield
+    if number and threading.current_thread() is threading.main_thread():  # elsewhere torch sets none
+        signal.signal(number, before or signal.SIG_DFL)
 
 
 def _death(file: str | None, error: RuntimeError) -> str:
