@@ -16,14 +16,25 @@ from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import Compute, check_sync_bn, resolve_compute
 from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images, score
-from utils.fit import Fit, FitSettings, TrainingData, check_batches_divide
 from utils.logs import LOGGER, log_environment, start_logging
+from utils.optimizers import build_optimizers
 from utils.options.parsers import main_parser
 from utils.report import write_report
-from utils.runs import bring_best, check_record, find_checkpoint, load_newest, locked, replace_damaged, training_folder
+from utils.runs import (
+    bring_best,
+    check_format,
+    check_record,
+    find_checkpoint,
+    load_newest,
+    locked,
+    replace_damaged,
+    training_folder,
+)
 from utils.screening import Screening
 from utils.seeding import seed_torch
-from utils.training import build_optimizers
+from utils.training_data import TrainingData
+from utils.training_loop import TrainingRun
+from utils.training_settings import TrainingSettings, check_batches_divide
 
 PICTURED = 3
 """Images whose attention and classes TensorBoard shows after every epoch."""
@@ -56,7 +67,7 @@ class Start(NamedTuple):
 
 def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
-    settings = arguments.fit_settings(args)
+    settings = arguments.training_settings(args)
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     options = arguments.embedding_options(args, compute)
     args.precision = compute.precision  # what auto meant, so that a resumed run keeps to it
@@ -72,16 +83,9 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         model = compute.place(model)
         before = None if training or args.no_report else copy.deepcopy(model).cpu()
         optimizers = build_optimizers(
-            model,
-            args.batch_size,
-            args.lr,
-            args.d_lr,
-            args.momentum,
-            args.weight_decay,
-            args.lr_triplets / args.batch_size,
-            scale_losses=args.precision == "fp16",
+            model, settings.batch_size, settings.optimizer, scale_losses=compute.precision == "fp16"
         )
-        fit = Fit(
+        training_run = TrainingRun(
             model,
             optimizers,
             data,
@@ -93,22 +97,22 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             pictured=(labelled or data.queries.paths)[:PICTURED],
         )
         if training:
-            fit.load_state_dict(training)
-            LOGGER.info("%d epochs are done", fit.state.epoch)
-        best = fit.run()
+            training_run.load_state_dict(training)
+            LOGGER.info("%d epochs are done", training_run.state.epoch)
+        best = training_run.run()
         LOGGER.info("evaluating %s", best)
         distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
         evaluation = evaluate_and_write(model, best, sets, labelled, options, folder)
         if evaluation and not args.no_report:
             before = compute.place(before) if before else None
-            report = write_report(folder, model, *evaluation, options, fit.state.history, before, args.seed)
+            report = write_report(folder, model, *evaluation, options, training_run.state.history, before, args.seed)
             LOGGER.info("report: %s", report)
         screening.log_summary()
 
 
 def set_up(
     args: argparse.Namespace,
-    settings: FitSettings,
+    settings: TrainingSettings,
     compute: Compute,
     screening: Screening,
     command: list[str],
@@ -133,6 +137,7 @@ def set_up(
     model = starting_model(args, resumed)
     training = None if resumed is None else {}
     if resumed and "run" in resumed.training:
+        check_format(resumed)
         saved = resumed.training["record"]
         check_record({**saved, "arguments": arguments.recorded_arguments(saved)}, record)
         training = resumed.training

@@ -23,7 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.machine import in_a_process_of_its_own, machine, write_record
 from benchmarks.timing import alternate
-from datasets.mining import MiningPlan, mine_triplets, plan_mining
+from datasets.mining import MOST_DISTANCES, MOST_QUERIES, MiningPlan, mine_triplets, plan_mining
 from datasets.places import ImageSet, Neighbours, neighbours_within
 from utils.tables import align
 
@@ -86,7 +86,7 @@ class Problem:
         return positives, negatives
 
     def ours(self, dtype: str, part: int | None, device: str):
-        """What `Fit` does once the descriptors are there; returns a callable, for the descriptors are made before."""
+        """What a training run does once the descriptors are there; returns a callable, for the descriptors are made before."""
         places: tuple[Neighbours, Neighbours] = self.positives, self.not_negative
         plan = plan_mining(self.drawn, self.gallery_size, *places, self.hardest, KEY, part)
         gallery, queries = self.gallery[plan.images].astype(dtype), self.queries.astype(dtype)
@@ -128,11 +128,14 @@ def work(*mine) -> None:
 
 
 def memory(gallery: int, queries: int, dim: int) -> dict:
-    """Memory that mining adds to the descriptors, and what its docstring says that it takes on device and host."""
+    """Memory that mining adds to the descriptors, and what its docstring says that it takes."""
     added = in_a_process_of_its_own(synthetic, work, gallery, queries, dim)["added_mib"]
-    block, chunk, candidates = min(1024, queries), min(8192, gallery), NEG_SAMPLES + 1 + 3
-    device = 4 * (block + chunk) * dim + 4 * block * chunk + 24 * block * candidates
-    stated = (device + 80 * block * candidates) / 2**20
+    block, chunk, candidates = (
+        min(MOST_QUERIES, MOST_DISTANCES // gallery, queries),
+        min(8192, gallery),
+        NEG_SAMPLES + 1,
+    )
+    stated = (4 * block * (gallery + chunk) + 12 * (block + chunk) * dim + 32 * block * candidates) / 2**20
     return {"gallery": gallery, "queries": queries, "dim": dim, "added_mib": added, "stated_mib": stated}
 
 

@@ -17,8 +17,10 @@ from benchmarks.plain import PlainStep
 from benchmarks.processes import Child, clock_for, table, timed
 from models import build_model
 from utils.compute import resolve_compute
+from utils.optimizers import build_optimizers
 from utils.tables import align
-from utils.training import LossSettings, build_optimizers, train_step
+from utils.training_settings import LossSettings
+from utils.training_step import train_step
 
 PLAIN = "plain float32"
 

@@ -21,10 +21,10 @@ from benchmarks.demo import SIZE, SMALL, run, words
 from benchmarks.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
 from benchmarks.machine import machine
 from benchmarks.study_variants import CONDITIONS, town_flags
+from datasets.command_line import read_flags
 from datasets.convert_files import OneLineParser, positive
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
-from utils.arguments import loss_settings
 from utils.checkpoints import load_checkpoint, save_checkpoint
 from utils.command import run_command
 from utils.compute import resolve_compute
@@ -34,6 +34,7 @@ from utils.runs import LAST, weights_of_run
 from utils.schedules import poly
 from utils.summarize import RESULTS
 from utils.tables import align
+from utils.training_settings import LossSettings
 
 LARGEST_BYTES = 25 * 2**20
 VALIDATION_SEED, FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED = 90_000, 91_000, 1_000
@@ -114,7 +115,7 @@ def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: P
     flags["lr_triplets"] = str(max(1, parsed.n_epochs * parsed.queries_per_epoch * (args.legs - leg)))
     town, validation = town_folder(args, FIRST_TRAINING_SEED + leg), town_folder(args, VALIDATION_SEED)
     flags |= {"dataset_root": f"{town}/idda", "dataset_root_val": f"{validation}/idda"}
-    if loss_settings(parsed).uses_target:
+    if read_flags(LossSettings, parsed).uses_target:
         flags["DA_datasets"] = f"{town}/robotcar_all"
     flags |= {"seed": str(args.seed + leg), "no_report": ""}
     return Job(f"{args.name}/leg_{leg:03d}", tuple(words(flags)), weights)

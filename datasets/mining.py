@@ -2,12 +2,8 @@
 
 `full` mining looks at the whole gallery; `partial` at the positives, the remembered negatives and a random part of the gallery,
 among which negatives are drawn; `random` at no descriptor: its triplets are drawn alone.
-
-Random choices come from one stream of numbers per query, so that they depend on nothing but (key, query index).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,107 +13,34 @@ from torch import Tensor
 from datasets.places import Neighbours
 from datasets.triplets import Triplets
 
-MINING_MODES = ("full", "partial", "random")
-DESCRIPTOR_DTYPES = ("float32", "float16")
-_SPARE = 3
-"""Images on a shortlist beyond those wanted; where rounding leaves more in doubt, all candidates are compared exactly."""
+MOST_QUERIES, MOST_DISTANCES = 1024, 2**24
+"""Queries that are compared with the gallery at once, and their distances that are held (64 MB)."""
 
 
-# -- random numbers -----------------------------------------------------------------------------------------------------
+# -- random choices -----------------------------------------------------------------------------------------------------
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): uint64 -> uint64 that pass for independent."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _stream(key: int, queries: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` numbers of each query's own SplitMix64 stream: (T, count) uint64."""
-    step = np.uint64(0x9E3779B97F4A7C15)
-    start = _mix(np.array([key], np.uint64) + step * (queries.astype(np.uint64) + np.uint64(1)))
-    return _mix(start[:, None] + step * np.arange(1, count + 1, dtype=np.uint64))
-
-
-def _below(bits: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Random bits (T, n) -> whole numbers 0 <= x < sizes (T,), int64."""
-    return ((bits >> np.uint64(11)) * 2.0**-53 * sizes[:, None]).astype(np.int64)
-
-
-def draw_ranks(key: int, queries: np.ndarray, sizes: np.ndarray, count: int) -> np.ndarray:
-    """For each query, `count` of the numbers 0 ... sizes - 1, uniformly without replacement.
-
-    Returns
-    -------
-    (T, count) int64, ascending; where a size is below `count`, all its numbers and then -1.
-    """
-    ranks = np.empty((len(queries), count), np.int64)
-    few = sizes <= 2 * count
-    if few.any():
-        ranks[few] = _draw_among_few(key, queries[few], sizes[few], count)
-    if not few.all():
-        ranks[~few] = _draw_among_many(key, queries[~few], sizes[~few], count)
-    return ranks
-
-
-def _draw_among_few(key: int, queries: np.ndarray, sizes: np.ndarray, count: int) -> np.ndarray:
-    """The numbers whose random keys are the smallest."""
-    keys = _stream(key, queries, max(int(sizes.max()), count))
-    outside = np.arange(keys.shape[1]) >= sizes[:, None]
-    keys[outside] = np.iinfo(np.uint64).max
-    ranks = np.argpartition(keys, count - 1, axis=1)[:, :count]
-    ranks.sort(axis=1)
-    return np.where(ranks < sizes[:, None], ranks, -1)
-
-
-def _draw_among_many(key: int, queries: np.ndarray, sizes: np.ndarray, count: int, length: int = 0) -> np.ndarray:
-    """The first `count` different numbers of the query's stream, of which `length` are looked at."""
-    if not length:
-        smallest = float(sizes.min())
-        length = int(-1.05 * smallest * np.log1p(-count / smallest)) + 16  # 5% more than are needed on average
-    values = _below(_stream(key, queries, length), sizes)
-    bits = length.bit_length()
-    coded = (values << bits) | np.arange(length)  # sorted by value, then by place in the stream
-    if int(sizes.max()) << bits < 2**31:
-        coded = coded.astype(np.int32)  # sorts twice as fast
-    coded.sort(axis=1)
-    values, places = coded >> bits, coded & ((1 << bits) - 1)
-    first = np.ones(values.shape, bool)
-    np.not_equal(values[:, 1:], values[:, :-1], out=first[:, 1:])
-    new = np.empty_like(first)
-    np.put_along_axis(new, places, first, axis=1)
-    number = np.cumsum(new, axis=1, dtype=np.int32)
-    short = number[:, -1] < count
-    taken = np.take_along_axis(new & (number <= count), places, axis=1)
-    if not short.any():
-        return values[taken].reshape(-1, count)
-    ranks = np.empty((len(queries), count), np.int64)
-    ranks[~short] = values[~short][taken[~short]].reshape(-1, count)
-    # the same stream, further on: what a query draws does not depend on the others
-    ranks[short] = _draw_among_many(key, queries[short], sizes[short], count, 2 * length)
-    return ranks
-
-
-def draw_negatives(key: int, queries: np.ndarray, size: int, excluded: Neighbours, count: int) -> np.ndarray:
-    """For each query, `count` of the images 0 ... size - 1 that are not excluded, uniformly without replacement.
+def generator_of(key: int, query: int | None = None) -> np.random.Generator:
+    """The random numbers of one query in one refresh, or those that are no query's; they depend on nothing else.
 
     Parameters
     ----------
-    queries : (T,) query indexes, whose streams are drawn from.
-    excluded : T lists, one for each of `queries`.
-
-    Returns
-    -------
-    (T, count) int64, ascending; where fewer are left, all of them and then -1.
+    key : of the refresh, a number of at most 64 bits.
     """
-    ranks = draw_ranks(key, queries, size - excluded.counts, count)
-    # the k-th image that is left is k + (how many excluded e_j, j = 0, 1, ..., have e_j - j <= k)
-    row = np.repeat(np.arange(len(queries)), excluded.counts)
-    left_before = excluded.indexes - (np.arange(len(row)) - excluded.offsets[row])
-    rows = np.arange(len(queries))[:, None] * (size + 1)
-    passed = np.searchsorted(row * (size + 1) + left_before, rows + ranks, side="right") - excluded.offsets[:-1, None]
-    return np.where(ranks < 0, -1, ranks + passed)
+    return np.random.default_rng([key, 0 if query is None else query + 1])
+
+
+def draw_negatives(rng: np.random.Generator, size: int, excluded: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the numbers 0 ... size - 1 that are not excluded, uniformly without replacement; all, where fewer are left.
+
+    Parameters
+    ----------
+    excluded : ascending.
+    """
+    left = size - len(excluded)
+    ranks = rng.choice(left, min(count, left), replace=False, shuffle=False)
+    # the k-th number that is left is k + (how many of the excluded e_0, e_1, ... have e_j - j <= k)
+    return ranks + np.searchsorted(excluded - np.arange(len(excluded)), ranks, side="right")
 
 
 # -- what a refresh looks at --------------------------------------------------------------------------------------------
@@ -168,13 +91,14 @@ def plan_mining(
     if cache_negatives is None or cache_negatives >= gallery_size:
         gallery = np.arange(gallery_size)
         return MiningPlan(queries, gallery, kept, gallery)
-    pool = draw_ranks(key, np.array([-1]), np.array([gallery_size]), cache_negatives)[0]
-    near, num_negatives = not_negative.of(queries), hardest.shape[1]
-    short = len(pool) - near.within(pool).counts < num_negatives
+    pool = np.sort(generator_of(key).choice(gallery_size, cache_negatives, replace=False))
+    num_negatives = hardest.shape[1]
     more = np.full(kept.shape, -1, np.int64)
-    if short.any():
-        some = queries[short]
-        more[short] = draw_negatives(key, some, gallery_size, not_negative.of(some), num_negatives)
+    in_pool = len(pool) - not_negative.of(queries).within(pool).counts
+    for t in np.flatnonzero(in_pool < num_negatives):
+        query = queries[t]
+        drawn = draw_negatives(generator_of(key, query), gallery_size, not_negative[query], num_negatives)
+        more[t, : len(drawn)] = drawn
     kept = np.concatenate([kept, more], 1)
     images = np.unique(np.concatenate([pool, positives.of(queries).indexes, kept.ravel()]))
     return MiningPlan(queries, pool, kept, images[images >= 0])
@@ -189,13 +113,14 @@ def random_triplets(
     key: int,
 ) -> Triplets:
     """A random image of the same place and random negatives for each query; repeated where there are too few."""
-    own = positives.of(queries)
-    # a key of its own: the positive must not follow the first negative
-    chosen = own.indexes[own.offsets[:-1] + _below(_stream(key ^ 1, queries, 1), own.counts)[:, 0]]
-    negatives = draw_negatives(key, queries, gallery_size, not_negative.of(queries), num_negatives)
-    there = np.minimum((negatives >= 0).sum(1), num_negatives)
-    columns = np.arange(num_negatives) % there[:, None]
-    return Triplets(np.asarray(queries, np.int64), chosen.astype(np.int64), np.take_along_axis(negatives, columns, 1))
+    chosen = np.empty(len(queries), np.int64)
+    negatives = np.empty((len(queries), num_negatives), np.int64)
+    for t, query in enumerate(queries):
+        rng = generator_of(key, query)
+        chosen[t] = rng.choice(positives[query])
+        drawn = draw_negatives(rng, gallery_size, not_negative[query], num_negatives)
+        negatives[t] = np.resize(drawn, num_negatives)
+    return Triplets(np.asarray(queries, np.int64), chosen, negatives)
 
 
 # -- the choice ---------------------------------------------------------------------------------------------------------
@@ -211,7 +136,7 @@ def mine_triplets(
     num_negatives: int = 1,
     neg_samples: int = 1000,
     device: torch.device | str = "cpu",
-    block: int = 1024,
+    block: int | None = None,
     chunk: int = 8192,
 ) -> Triplets:
     """Choose each query's positive and negatives by descriptor distance (protocol, section 5).
@@ -223,134 +148,68 @@ def mine_triplets(
     key : of the random choices of this refresh, 64 bits.
     neg_samples : random negatives among which, with the kept ones, the `num_negatives` nearest are taken; those repeat
         where there are too few.
-    device : where the matrix product runs; the descriptors stay where they are.
-    block, chunk : queries and gallery images that are multiplied at once.
+    device : where distances are computed; the descriptors stay where they are.
+    block, chunk : queries and gallery images that are compared at once; by default the block is what `MOST_DISTANCES` allows.
 
     Notes
     -----
-    The choice is that of exact float32 distances, the lower index where two are equal. One matrix product in full float32
-    gives a lower bound of every squared distance: with x and y the descriptors less a centre,
-    (1 - 2e)|y|^2 - 2xy + (1 - 2e)|x|^2 <= |x - y|^2, where e = (D + 16) 2^-23 is twice what rounding can amount to.
-    The exact distances of a shortlist decide, unless the best bound outside it is not beyond them.
+    Distances are those of one matrix product in float32 of descriptors less their mean. Which of two images is taken whose
+    distances differ by less than its rounding is not defined.
 
-    Memory beyond the descriptors, whatever the size of the gallery, is at most about: on the device
-    4 (block + chunk) D + 4 block chunk + 24 block C bytes, plus a chunk as it is stored where the gallery lies elsewhere; on
-    the host about 80 block C bytes. C is `neg_samples` and the kept, plus the most positives that a query has.
+    Memory beyond the descriptors is at most about 4 block (M + chunk) + 12 (block + chunk) D + 32 block C bytes, where C is
+    `neg_samples` and the kept, or the most positives that a query has.
     """
-    queries, gallery = torch.as_tensor(query_descriptors), torch.as_tensor(gallery_descriptors)
-    # index -1 (no image) reads the last entry, which is -1 too
-    row_of = np.full(max(int(plan.images[-1]), int(positives.indexes.max()), int(plan.kept.max())) + 2, -1, np.int64)
-    row_of[plan.images] = np.arange(len(plan.images))
+    gallery, everything = torch.as_tensor(gallery_descriptors), torch.as_tensor(query_descriptors)
+    centre = everything.float().mean(0).to(device)  # near the gallery's too, so that little is lost to cancellation
+    near = not_negative.of(plan.queries).within(plan.pool)
+    column_of = np.zeros(plan.images[-1] + 1, np.int64)
+    column_of[plan.images] = np.arange(len(plan.images))
+    block = block or max(1, min(MOST_QUERIES, MOST_DISTANCES // len(gallery)))
     chosen = []
     for start in range(0, len(plan.queries), block):
-        part = plan.queries[start : start + block]
-        own = positives.of(part).padded()
-        candidates = np.concatenate([own, _candidates(plan, part, start, not_negative, key, neg_samples)], 1)
-        rows = torch.from_numpy(row_of[candidates])
-        search = _Search(queries[start : start + block], gallery, rows, device, chunk)
-        width = own.shape[1]
-        chosen.append(torch.cat([search.nearest(0, width, 1), search.nearest(width, None, num_negatives)], 1))
+        part = range(start, min(start + block, len(plan.queries)))
+        distances = _distances(everything[part.start : part.stop], gallery, centre, chunk)
+        same_place = [column_of[positives[plan.queries[t]]] for t in part]
+        negatives = [column_of[_candidates(plan, t, near[t], key, neg_samples)] for t in part]
+        chosen.append(torch.cat([_nearest(distances, same_place, 1), _nearest(distances, negatives, num_negatives)], 1))
     images = plan.images[torch.cat(chosen).cpu().numpy()]
     return Triplets(np.asarray(plan.queries, np.int64), images[:, 0].copy(), images[:, 1:].copy())
 
 
-def _candidates(
-    plan: MiningPlan, part: np.ndarray, start: int, not_negative: Neighbours, key: int, neg_samples: int
-) -> np.ndarray:
-    """What the negatives of a block of queries are chosen from: (b, C) gallery indexes, ascending, each once, -1 for none."""
-    near = not_negative.of(part).within(plan.pool)
-    ranks = draw_negatives(key, part, len(plan.pool), near, min(neg_samples, len(plan.pool)))
-    drawn = np.where(ranks < 0, -1, plan.pool[ranks])
-    kept = plan.kept[start : start + len(part)]
-    candidates = np.concatenate([drawn, kept], 1, dtype=np.int32, casting="same_kind")
-    candidates.sort(axis=1)
-    candidates[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = -1
-    return candidates
-
-
-class _Search:
-    """A block of queries against the gallery: bounds of all candidates' distances, and the nearest of some of them.
+def _candidates(plan: MiningPlan, t: int, near: np.ndarray, key: int, neg_samples: int) -> np.ndarray:
+    """The gallery images among which the plan's query `t` gets its negatives: random ones, and those kept; each once.
 
     Parameters
     ----------
-    queries, gallery : (b, D) and (M, D).
-    rows : (b, C) rows of the gallery that are candidates of each query, -1 for none.
+    near : places in the pool of the images too near to be negatives.
     """
-
-    def __init__(self, queries: Tensor, gallery: Tensor, rows: Tensor, device: torch.device | str, chunk: int) -> None:
-        self.queries, self.gallery, self.rows = queries.to(gallery.device, torch.float32), gallery, rows
-        x = queries.to(device, torch.float32)
-        centre = x.mean(0)  # near the gallery's too, so that little is lost to cancellation
-        x = x - centre
-        self.slack = 2 * (x.shape[1] + 16) * 2.0**-23
-        squared = torch.linalg.vector_norm(x, dim=1).square()
-        self.bounds = self._products(x, centre, rows.to(device), chunk) + (1 - self.slack) * squared[:, None]
-
-    def _products(self, x: Tensor, centre: Tensor, rows: Tensor, chunk: int) -> Tensor:
-        """(1 - slack)|y|^2 - 2xy for every candidate y, infinite for none: (b, C)."""
-        found = torch.full(rows.shape, torch.inf, device=x.device)
-        chunk = min(chunk, len(self.gallery))
-        centred = torch.empty((chunk, x.shape[1]), device=x.device)
-        product = torch.empty((len(x), chunk), device=x.device)
-        for start in range(0, len(self.gallery), chunk):
-            piece = self.gallery[start : start + chunk].to(x.device)
-            y = torch.sub(piece, centre, out=centred[: len(piece)])
-            norms = torch.linalg.vector_norm(y, dim=1).square() * (1 - self.slack)
-            with _full_float32():
-                torch.addmm(norms, x, y.T, alpha=-2, out=product[:, : len(piece)])
-            here = rows - start
-            inside = (here >= 0) & (here < len(piece))
-            torch.where(inside, product.gather(1, here.clamp_(0, len(piece) - 1)), found, out=found)
-        return found
-
-    def nearest(self, first: int, last: int | None, count: int) -> Tensor:
-        """The `count` nearest among some columns of the candidates: (b, count) rows of the gallery, nearest first."""
-        bounds, rows = self.bounds[:, first:last], self.rows[:, first:last]
-        width = bounds.shape[1]
-        lowest, at = bounds.topk(min(count + _SPARE, width), dim=1, largest=False)
-        lowest, at = lowest.to(self.gallery.device), at.to(rows.device)
-        shortlist = rows.gather(1, at).sort(dim=1).values.to(self.gallery.device)
-        chosen, distances = self._exact(torch.arange(len(rows)), shortlist, count)
-        if lowest.shape[1] < width:
-            farthest, outside = distances[:, -1].square() * (1 + self.slack), lowest[:, -1]
-            for i in torch.nonzero((farthest >= outside) & outside.isfinite())[:, 0].tolist():
-                whole = rows[i][rows[i] >= 0][None].to(self.gallery.device)
-                chosen[i], distances[i] = (x[0] for x in self._exact(torch.tensor([i]), whole, count))
-        there = distances.isfinite().sum(1, keepdim=True)
-        return chosen.gather(1, torch.arange(count, device=chosen.device) % there)
-
-    def _exact(self, which: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The nearest of `rows` (n, k) and their distances (n, count), infinite where there are fewer."""
-        distances = torch.empty(rows.shape, device=rows.device)
-        step = max(1, 2**20 // (rows.shape[1] * self.gallery.shape[1]))
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            difference = self.gallery[part.clamp(0)].float()
-            difference -= self.queries[which[start : start + step], None]
-            distances[start : start + step] = torch.linalg.vector_norm(difference, dim=2)
-        distances[rows < 0] = torch.inf
-        distances, order = distances.sort(dim=1, stable=True)
-        rows, missing = rows.gather(1, order)[:, :count], count - rows.shape[1]
-        if missing > 0:
-            rows = torch.nn.functional.pad(rows, (0, missing), value=-1)
-            distances = torch.nn.functional.pad(distances, (0, missing), value=torch.inf)
-        return rows, distances[:, :count]
+    drawn = plan.pool[draw_negatives(generator_of(key, plan.queries[t]), len(plan.pool), near, neg_samples)]
+    kept = plan.kept[t]
+    return np.union1d(drawn, kept[kept >= 0])
 
 
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Keep matrix products from TF32 and bf16, whatever the process is set to, and leave that as it was."""
-    parts = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
-    before = [part.fp32_precision for part in parts]
-    try:
-        whole = torch.get_float32_matmul_precision()
-    except RuntimeError:  # set part by part, which this older of torch's two interfaces does not show
-        whole = None
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        if whole is not None:
-            torch.set_float32_matmul_precision(whole)
-        for part, value in zip(parts, before):
-            part.fp32_precision = value
+def _distances(queries: Tensor, gallery: Tensor, centre: Tensor, chunk: int) -> Tensor:
+    """Euclidean distances (b, M) of descriptors (b, D) and (M, D), on the device of `centre` (D,)."""
+    x = queries.to(centre.device, torch.float32) - centre
+    found = torch.empty(len(x), len(gallery), device=x.device)
+    for start in range(0, len(gallery), chunk):
+        y = gallery[start : start + chunk].to(x.device, torch.float32) - centre
+        found[:, start : start + chunk] = torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist")
+    return found
+
+
+def _nearest(distances: Tensor, candidates: list[np.ndarray], count: int) -> Tensor:
+    """For each row of `distances` (b, M) the `count` nearest of its candidates, nearest first, repeated where there are fewer.
+
+    Parameters
+    ----------
+    candidates : b lists of columns, none of them empty.
+    """
+    table = np.full((len(candidates), max(map(len, candidates))), -1)
+    for row, columns in zip(table, candidates):
+        row[: len(columns)] = columns
+    columns = torch.from_numpy(table).to(distances.device)
+    found = distances.gather(1, columns.clamp(min=0)).masked_fill_(columns < 0, torch.inf)
+    lowest, at = found.topk(min(count, table.shape[1]), largest=False)
+    there = lowest.isfinite().sum(1, keepdim=True)
+    return columns.gather(1, at.gather(1, torch.arange(count, device=at.device) % there))

@@ -137,13 +137,6 @@ class Neighbours:
         kept_before = np.concatenate([[0], np.cumsum(inside)])
         return Neighbours(kept_before[self.offsets], places[inside].astype(np.int32))
 
-    def padded(self) -> np.ndarray:
-        """The lists as the rows of a table (Q, longest) int64, filled up with -1."""
-        counts = self.counts
-        table = np.full((len(self), int(counts.max())), -1, np.int64)
-        table[np.arange(table.shape[1]) < counts[:, None]] = self.indexes
-        return table
-
 
 def neighbours_within(
     gallery: ImageSet, queries: ImageSet, radius_m: float, same_camera: bool = False, block: int = 4096

@@ -22,6 +22,10 @@ class DeepLabHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         return sum(branch(features) for branch in self.branches)
 
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The groups of an optimiser, by name."""
+        return {"head": list(self.parameters())}
+
 
 class Pyramid(nn.Module):
     """PSPNet's pooled context: per bin, average pool, 1x1 conv, BN, ReLU, resize; concatenated behind the input."""
@@ -59,6 +63,10 @@ class PSPNetHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.classifier(self.pyramid(features))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The groups of an optimiser, by name."""
+        return {"head": list(self.classifier.parameters()), "pyramid": list(self.pyramid.parameters())}
 
 
 def build_head(semnet: str, in_channels: int, num_classes: int) -> nn.Module:

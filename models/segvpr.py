@@ -112,6 +112,19 @@ class SegVPR(nn.Module):
                 logits = logits * resize_to(guide.detach(), images.shape[-2:])
         return SegVPROutput(self._pool(features, attention), logits, attention)
 
+    def parameter_groups(self, lr: float) -> list[dict]:
+        """What an optimiser trains at which rate, in the order of released checkpoints; the head learns ten times as fast.
+
+        The discriminator, which has an optimiser of its own, is not among it, nor is GeM's power, which stays as it is.
+        """
+        head = self.head.parameter_groups()
+        parts = {"encoder": self.encoder.parameters(), "head": head["head"], "attention": self.attention.parameters()}
+        parts |= {name: parameters for name, parameters in head.items() if name not in parts}
+        return [
+            {"name": name, "lr": 10 * lr if name in head else lr, "params": [p for p in found if p.requires_grad]}
+            for name, found in parts.items()
+        ]
+
     def for_embedding(self) -> "SegVPR":
         """A copy in eval mode for `embed` and `attend` alone: BN folded into the convolutions, no head, no discriminator."""
         twin = copy.deepcopy(self).eval().requires_grad_(False)

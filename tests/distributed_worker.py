@@ -15,12 +15,17 @@ import eval as evaluation_script
 import main
 from models import build_model
 from tests.golden_model import labels, pictures
+from tests.gradients import backward_losses
 from tests.tiny import SMALL_RUN, data_flags
-from utils import distributed, fit
+from utils import distributed, training_loop
 from utils.checkpoints import load_checkpoint
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.evaluation import evaluate_segmentation
-from utils.training import LossSettings, backward_losses, build_optimizers, train_step
+from utils.failures import RunFailed
+from utils.loss_watch import LossWatch
+from utils.optimizers import build_optimizers
+from utils.training_settings import LossSettings
+from utils.training_step import train_step
 
 CPU = torch.device("cpu")
 METHODS = {
@@ -66,25 +71,29 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def averaged_gradients(settings: LossSettings) -> dict:
     model = small_model().eval()
-    losses = backward_losses(model, **batch_of(distributed.rank()), num_queries=1, num_negatives=1, settings=settings)
+    losses = backward_losses(model, **batch_of(distributed.rank()), num_queries=1, settings=settings)
     own = {name: loss.clone() for name, loss in losses.items()}
     distributed.average_tensors([*(p.grad for p in model.parameters() if p.grad is not None), *losses.values()])
     return {"gradients": gradients(model), "losses": losses, "own losses": own}
 
 
 def steps_with_a_bad_one() -> dict:
-    """Three steps, the second with a NaN on the last process alone."""
-    model = small_model().train()
+    """Three steps, the last with a NaN on the last process alone; and what each process says of them."""
+    model, watch = small_model().train(), LossWatch()
     optimizers = build_optimizers(model)
     states = []
     for step in range(3):
         batch = batch_of(distributed.rank())
-        if step == 1 and distributed.rank() == 1:
+        if step == 2 and distributed.rank() == 1:
             batch["images"] = batch["images"] * torch.nan
-        train_step(model, optimizers, **batch, num_queries=1)
-        weights = {name: value.clone() for name, value in model.state_dict().items()}
-        states.append({"weights": weights, "steps": int(optimizers.steps), "skipped": float(optimizers.skipped)})
-    return {"states": states}
+        losses = train_step(model, optimizers, **batch, num_queries=1)
+        watch.note((0, 0, step), ["some.png"], {**losses, "gradient": optimizers.gradient_norm()})
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    try:
+        said = str(watch.read())
+    except RunFailed as error:
+        said = str(error)
+    return {"states": states, "said": said}
 
 
 def together(out: Path, root: Path, run: Path) -> None:
@@ -129,7 +138,7 @@ def evaluation_flags(root: Path, run: Path) -> list[str]:
 
 def interrupted(flags: list[str]) -> int:
     """Train, and have torchrun stopped in the third step."""
-    step, calls = fit.train_step, []
+    step, calls = training_loop.train_step, []
 
     def stopped(*arguments, **keywords):
         calls.append(1)
@@ -139,7 +148,7 @@ def interrupted(flags: list[str]) -> int:
             time.sleep(2)  # until torchrun has passed it on to all
         return step(*arguments, **keywords)
 
-    fit.train_step = stopped
+    training_loop.train_step = stopped
     return main.main(flags)
 
 

@@ -10,7 +10,8 @@ from models import build_model
 from tests.golden_model import pictures
 from utils.command import RUN_FAILED, run_command
 from utils.compute import Compute, resolve_compute, runs_bf16_fast
-from utils.training import build_optimizers, train_step
+from utils.optimizers import build_optimizers
+from utils.training_step import train_step
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,11 @@ import torch
 from models import build_model
 from models.domain import Discriminator, GradientReversal, reverse_gradient
 from tests.golden_model import labels, pictures
+from tests.gradients import backward_losses
 from utils.losses import class_probabilities, discriminator_losses, domain_bce, semantic_loss, triplet_loss
-from utils.training import LossSettings, backward_losses, build_optimizers, train_step
+from utils.optimizers import build_optimizers
+from utils.training_settings import LossSettings
+from utils.training_step import train_step
 
 
 def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -55,7 +58,6 @@ BATCH = {
     "labels": labels("da/labels", 3, 104, 128)[:, :97],
     "target_images": pictures("da/target", 3, 97, 112, torch.float64),
     "num_queries": 1,
-    "num_negatives": 1,
 }
 
 

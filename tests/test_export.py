@@ -93,3 +93,19 @@ def test_an_opset_that_cannot_be_written(checkpoint, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         export.main(command(checkpoint, tmp_path / "out.onnx", "--opset", "9"))
     assert stop.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_weights_alone_are_a_checkpoint_to_start_from(tmp_path, capsys):
+    model, run, out = build_model("resnet18", "pspnet", 5), tmp_path / "last.pth", tmp_path / "weights.pth"
+    save_checkpoint(run, model, {"run": {}, "optimizers": {}, "record": {}})
+    assert export.main(["--resume", str(run), "--out", str(out)]) == 0
+    assert f"{out}: weights of resnet18 with pspnet, 5 classes" in capsys.readouterr().out
+    weights = load_checkpoint(out)
+    assert weights.training == {} and weights.config == model.config
+    assert all(torch.equal(value, weights.state_dict[name]) for name, value in model.state_dict().items())
+    before = run.read_bytes()
+    assert export.main(["--resume", str(run), "--out", str(run)]) == 2
+    assert export.main(["--resume", str(run), "--out", str(tmp_path / "none/w.pth")]) == 2
+    assert run.read_bytes() == before
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "the checkpoint itself" in lines[0] and "a folder that exists" in lines[1]

@@ -9,8 +9,10 @@ from tests.golden_model import CONFIGURATIONS, formula_model, golden, labels, pi
 from utils.checkpoints import from_released, to_released
 from utils.losses import semantic_loss, triplet_loss
 from utils.metrics import ConfusionMatrix
+from utils.optimizers import build_optimizers
 from utils.schedules import poly
-from utils.training import LossSettings, build_optimizers, train_step
+from utils.training_settings import LossSettings
+from utils.training_step import train_step
 
 
 def relative_error(value: torch.Tensor, expected: np.ndarray) -> float:

@@ -1,6 +1,11 @@
 """Reading for embedding: JPEGs of every make, batches of any mixture of sizes, and decoding on the device."""
 
 import io
+import multiprocessing
+import os
+import signal
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +24,9 @@ from models import build_model
 from tests.tiny import SMALL_RUN, data_flags, place_picture
 from utils import embedding
 from utils.embedding import EmbeddingOptions, embed_images, iterate_batches
+from utils.loaders import read_ahead
+from utils.options.machine import default_workers
+from utils.options.parsers import eval_parser, main_parser
 
 CPU = torch.device("cpu")
 
@@ -187,6 +195,46 @@ def test_descriptors_do_not_depend_on_workers_or_decoder(mixed, monkeypatch):
     expected = embed_images(model, mixed, 1.0, EmbeddingOptions(4, 0))
     for options in (EmbeddingOptions(4, 2), EmbeddingOptions(4, 0, decode="gpu")):
         assert np.array_equal(embed_images(model, mixed, 1.0, options), expected)
+
+
+def test_processes_read_in_order_and_end_with_the_last_batch(mixed, monkeypatch):
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda _: {0}
+    )  # fewer cores than processes: torch would say so at length
+    before = signal.getsignal(signal.SIGCHLD)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "This DataLoader")
+        chunks = list(read_ahead(ImageBatches(mixed), [[i] for i in range(len(mixed))], 2))
+    assert [piece.indexes for pieces in chunks for piece in pieces] == [[i] for i in range(len(mixed))]
+    assert multiprocessing.active_children() == []
+    assert signal.getsignal(signal.SIGCHLD) in (
+        before,
+        signal.SIG_DFL,
+    )  # torch's handler would raise in the middle of a step
+
+
+def test_reading_works_outside_the_main_thread(mixed):
+    with ThreadPoolExecutor(1) as pool:
+        chunks = pool.submit(lambda: list(read_ahead(ImageBatches(mixed[:2]), [[0], [1]], 1))).result()
+    assert [piece.indexes for pieces in chunks for piece in pieces] == [[0], [1]]
+
+
+def test_reading_processes_end_when_the_reader_stops_early(mixed):
+    reading = read_ahead(ImageBatches(mixed), [[i] for i in range(len(mixed))], 1)
+    next(reading)
+    assert len(multiprocessing.active_children()) == 1
+    reading.close()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("cores, processes, workers", [(1, 1, 1), (2, 1, 2), (64, 1, 3), (4, 2, 2), (2, 4, 1)])
+def test_as_many_reading_processes_as_released_but_no_more_than_cores(monkeypatch, cores, processes, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert EmbeddingOptions().num_workers == default_workers() == workers
+    assert (
+        main_parser().parse_args([]).num_workers == eval_parser().parse_args(["--resume", "x"]).num_workers == workers
+    )
 
 
 def test_an_undecodable_file_is_named_whatever_the_decoder(mixed):

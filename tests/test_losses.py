@@ -40,10 +40,9 @@ def test_semantic_loss_ignores_255_and_survives_a_batch_of_nothing_else():
     assert nothing.item() == 0 and torch.count_nonzero(logits.grad) == 0
 
 
-def test_poly_clamps_and_agrees_on_tensors():
+def test_poly_falls_to_zero_and_stays_there():
+    assert poly(2.0, 0, 10) == 2 and poly(2.0, 5, 10) == pytest.approx(2 * 0.5**0.9, rel=1e-12)
     assert poly(2.0, 10, 10) == poly(2.0, 11, 10) == 0
-    steps = torch.arange(12)
-    np.testing.assert_allclose(poly(2.0, steps, 10).numpy(), [poly(2.0, int(i), 10) for i in steps])
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=20, max_size=20), min_size=1, max_size=8))

@@ -5,16 +5,16 @@ import signal
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import main
-from datasets.mining import MiningPlan, draw_negatives, draw_ranks, mine_triplets, plan_mining, random_triplets
+from datasets import mining as mining_module
+from datasets.mining import MiningPlan, draw_negatives, generator_of, mine_triplets, plan_mining, random_triplets
 from datasets.places import ImageSet, Neighbours, neighbours_within
 from tests.test_resume import assert_same_run
 from tests.tiny import SMALL_RUN, data_flags
-from utils import fit as fit_module
+from utils import training_loop
 from utils.checkpoints import load_checkpoint
 
 KEY = 2**64 - 12345
@@ -34,37 +34,26 @@ def lists(*rows) -> Neighbours:
 # -- draws ---------------------------------------------------------------------------------------------------------------
 
 
-@given(
-    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=12),
-    count=st.integers(1, 60),
-    key=st.integers(0, 2**64 - 1),
-    first=st.integers(0, 2**31),
-)
-def test_ranks_are_distinct_in_range_and_each_query_s_own(sizes, count, key, first):
-    queries, sizes = np.arange(first, first + len(sizes)), np.array(sizes)
-    ranks = draw_ranks(key, queries, sizes, count)
-    for t, size in enumerate(sizes):
-        kept = ranks[t][ranks[t] >= 0]
-        assert len(kept) == min(size, count) == len(set(kept)) and kept.tolist() == sorted(kept) and kept[-1] < size
-        assert np.array_equal(ranks[t], draw_ranks(key, queries[[t]], sizes[[t]], count)[0])
+def drawn_by(queries, size: int, excluded, count: int, key: int = KEY) -> np.ndarray:
+    """What many queries draw, one row each."""
+    return np.array([draw_negatives(generator_of(key, query), size, np.array(excluded), count) for query in queries])
 
 
-@given(
-    data=st.data(), size=st.integers(1, 60), count=st.integers(1, 20), queries=st.integers(1, 6), key=st.integers(0, 99)
-)
-def test_negatives_are_drawn_outside_the_excluded(data, size, count, queries, key):
-    rows = [sorted(data.draw(st.sets(st.integers(0, size - 1)))) for _ in range(queries)]
-    drawn = draw_negatives(key, np.arange(queries), size, lists(*rows), count)
-    for row, near in zip(drawn, rows):
-        kept = row[row >= 0].tolist()
-        assert len(set(kept)) == min(count, size - len(near)) and not set(kept) & set(near)
-        assert kept == sorted(kept) and max(kept, default=0) < size
+@given(data=st.data(), size=st.integers(1, 400), count=st.integers(1, 60), key=st.integers(0, 2**64 - 1))
+def test_negatives_are_drawn_outside_the_excluded(data, size, count, key):
+    near = sorted(data.draw(st.sets(st.integers(0, size - 1))))
+    query = data.draw(st.integers(0, 2**31))
+    excluded = np.array(near, np.int32)
+    drawn = draw_negatives(generator_of(key, query), size, excluded, count).tolist()
+    assert len(set(drawn)) == len(drawn) == min(count, size - len(near)) and not set(drawn) & set(near)
+    assert min(drawn, default=0) >= 0 and max(drawn, default=0) < size
+    assert drawn == draw_negatives(generator_of(key, query), size, excluded, count).tolist()
 
 
 @pytest.mark.parametrize("count", [10, 30, 60])  # few of many, almost half, most
 def test_negatives_are_uniform_and_unlike_from_query_to_query(count):
     trials, excluded = 20_000, np.arange(30, 60)
-    drawn = draw_negatives(KEY, np.arange(trials), 100, lists(*[excluded] * trials), count)
+    drawn = drawn_by(range(trials), 100, excluded, count)
     chosen = np.zeros((trials, 100))
     np.put_along_axis(chosen, drawn, 1, axis=1)
     chosen = np.delete(chosen, excluded, axis=1)
@@ -79,21 +68,25 @@ def test_negatives_are_uniform_and_unlike_from_query_to_query(count):
 
 
 def test_another_key_draws_others():
-    queries, sizes = np.arange(50), np.full(50, 10_000)
-    ranks = [draw_ranks(key, queries, sizes, 100) for key in (KEY, KEY + 1)]
-    assert np.mean([np.isin(a, b).sum() for a, b in zip(*ranks)]) < 3  # one is expected
+    rows = [drawn_by(range(50), 10_000, [], 100, key) for key in (KEY, KEY + 1)]
+    assert np.mean([np.isin(a, b).sum() for a, b in zip(*rows)]) < 3  # one is expected
+    pool = generator_of(KEY).choice(10_000, 100, replace=False)
+    assert max(np.isin(pool, row).sum() for row in rows[0]) < 12  # the pool is not the draw of a query
 
 
 # -- the choice ------------------------------------------------------------------------------------------------------------
 
 
-def assert_nearest(chosen, candidates, distance):
-    """`chosen` are the nearest of the candidates in order; where distances agree to 1e-5, any of them will do."""
-    order = sorted(candidates, key=lambda i: distance[i])
+def assert_nearest(chosen, candidates, gallery, query, centre):
+    """`chosen` are the nearest of the candidates in order; where rounding cannot tell two apart, any of them will do."""
+    g, q = gallery.astype(np.float64) - centre, query.astype(np.float64) - centre
+    squared = ((g - q) ** 2).sum(1)
+    order = sorted(candidates, key=lambda i: squared[i])
     count = min(len(chosen), len(order))
     assert len(set(chosen[:count])) == count and set(chosen) <= set(candidates)
+    rounding = 1e-6 * ((g**2).sum(1)[order].max() + (q**2).sum())
     for rank, image in enumerate(chosen[:count]):
-        assert abs(distance[image] - distance[order[rank]]) <= 1e-5 * distance[order[rank]]
+        assert abs(squared[image] - squared[order[rank]]) <= rounding
     assert list(chosen[count:]) == [chosen[i % count] for i in range(count, len(chosen))]  # too few: repeated
 
 
@@ -138,51 +131,48 @@ def test_mining_equals_the_search_query_by_query(
         sizes = {"num_negatives": num_negatives, "neg_samples": neg_samples, "block": block, "chunk": chunk}
         triplets = mine_triplets(plan, q[drawn], g[plan.images], *places, key, **sizes)
         assert np.array_equal(triplets.queries, drawn)
+        centre = q[drawn].astype(np.float64).mean(0)
         for t, query in enumerate(drawn):
-            distance = np.linalg.norm(g.astype(np.float64) - q[query].astype(np.float64), axis=1)
-            assert_nearest(triplets.positives[t : t + 1].tolist(), places[0][query].tolist(), distance)
-            near = lists(np.flatnonzero(np.isin(plan.pool, places[1][query])))
-            random = draw_negatives(key, drawn[t : t + 1], len(plan.pool), near, neg_samples)[0]
-            candidates = {*plan.pool[random[random >= 0]].tolist(), *plan.kept[t].tolist()} - {-1}
+            assert_nearest(triplets.positives[t : t + 1].tolist(), places[0][query].tolist(), g, q[query], centre)
+            near = np.flatnonzero(np.isin(plan.pool, places[1][query]))
+            random = draw_negatives(generator_of(key, query), len(plan.pool), near, neg_samples)
+            candidates = {*plan.pool[random].tolist(), *plan.kept[t].tolist()} - {-1}
             assert not candidates & set(places[1][query].tolist())
             assert set(hardest[query].tolist()) - {-1} <= candidates <= set(plan.images.tolist())
-            assert_nearest(triplets.negatives[t].tolist(), candidates, distance)
+            assert_nearest(triplets.negatives[t].tolist(), candidates, g, q[query], centre)
         hardest[drawn] = triplets.negatives
 
 
-def test_full_float32_whatever_the_process_is_set_to():
+def test_descriptors_far_from_the_origin_are_told_apart():
+    """A product of uncentred descriptors in float32 would lose differences of 1e-2 at a norm of 1e4."""
     rng = np.random.default_rng(0)
-    g, q = (rng.normal(size=(n, 64)).astype(np.float32) for n in (3000, 200))
-    plan = plan_mining(np.arange(200), 3000, lists(*[[0]] * 200), lists(*[[0]] * 200), np.full((200, 2), -1), KEY)
-    places = lists(*[range(1500)] * 200), lists(*[[0]] * 200)
-    expected = mine_triplets(plan, q, g, *places, KEY, 2)
-    try:
-        torch.set_float32_matmul_precision("medium")
-        rough = torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
-        triplets = mine_triplets(plan, torch.from_numpy(q), torch.from_numpy(g), *places, KEY, 2)
-        after = torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
-        assert torch.get_float32_matmul_precision() == "medium" and after == rough
-        torch.backends.cuda.matmul.fp32_precision = "ieee"  # the newer interface; reading the older one is now an error
-        again = mine_triplets(plan, q, g, *places, KEY, 2)
-        assert torch.backends.cuda.matmul.fp32_precision == "ieee" and "ieee" not in rough
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    for other in (triplets, again):
-        assert all(np.array_equal(value, vars(expected)[name]) for name, value in vars(other).items())
-
-
-def test_a_shortlist_in_doubt_is_widened():
-    """Distances of 1e-6 to 1e-3 among descriptors of norm 1: a product in float32 cannot tell them apart."""
-    rng = np.random.default_rng(0)
-    towards = rng.normal(size=64)
-    g = (towards / np.linalg.norm(towards) + np.geomspace(1e-6, 1e-3, 500)[::-1, None] * np.eye(64)[0]).astype(
-        np.float32
-    )
-    q = np.stack([towards / np.linalg.norm(towards), -towards]).astype(np.float32)
+    offset = rng.normal(size=64) * 1e3
+    g = (offset + np.geomspace(1e-2, 10, 500)[::-1, None] * np.eye(64)[0]).astype(np.float32)
+    q = offset[None].astype(np.float32).repeat(2, 0)
     plan = MiningPlan(np.arange(2), np.arange(500), np.full((2, 1), -1), np.arange(500))
-    triplets = mine_triplets(plan, q, g, lists([3], [3]), lists([499], [499]), KEY, 3, 499)
-    distance = np.linalg.norm(g.astype(np.float64) - q[0].astype(np.float64), axis=1)
-    assert_nearest(triplets.negatives[0].tolist(), set(range(499)), distance)
+    triplets = mine_triplets(plan, q, g, lists([3, 7], [5]), lists([499], [499]), KEY, 3, 499)
+    assert triplets.positives.tolist() == [7, 5]
+    distance = np.linalg.norm(g.astype(np.float64) - q[0], axis=1)
+    assert distance[triplets.negatives[0]].max() < 2 * np.sort(distance[:499])[2]
+
+
+def test_blocks_keep_memory_bounded_and_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    g, q = (rng.normal(size=(n, 8)).astype(np.float32) for n in (600, 90))
+    places = lists(*[range(5)] * 90), lists(*[range(9)] * 90)
+    plan = plan_mining(np.arange(90), 600, *places, np.full((90, 2), -1), KEY)
+    expected = mine_triplets(plan, q, g, *places, KEY, 2, 50)
+    shapes, original = [], mining_module._nearest
+
+    def noted(distances, *rest):
+        shapes.append(distances.shape)
+        return original(distances, *rest)
+
+    monkeypatch.setattr(mining_module, "_nearest", noted)
+    monkeypatch.setattr(mining_module, "MOST_DISTANCES", 6000)
+    found = mine_triplets(plan, q, g, *places, KEY, 2, 50)
+    assert set(shapes) == {(10, 600)}
+    assert all(np.array_equal(value, vars(expected)[name]) for name, value in vars(found).items())
 
 
 # -- modes -----------------------------------------------------------------------------------------------------------------
@@ -244,13 +234,13 @@ def training_flags(root) -> list[str]:
 @pytest.fixture
 def embedded(monkeypatch):
     """The files and the number format of every mining."""
-    original, calls = fit_module.embed_images, []
+    original, calls = training_loop.embed_images, []
 
     def noting(model, paths, *rest):
         calls.append((list(paths), rest[-1]))
         return original(model, paths, *rest)
 
-    monkeypatch.setattr(fit_module, "embed_images", noting)
+    monkeypatch.setattr(training_loop, "embed_images", noting)
     return calls
 
 
@@ -274,7 +264,7 @@ def test_modes_embed_what_they_say_and_resume_exactly(tiny_root, tmp_path, monke
     recorded = load_checkpoint(whole / "last.pth").training["record"]["arguments"]
     assert recorded["mining"] == flags[flags.index("--mining") + 1]
     assert {"cache_negatives", "descriptor_dtype"} <= recorded.keys()
-    step, steps = fit_module.train_step, []
+    step, steps = training_loop.train_step, []
 
     def stopping(*arguments, **keywords):
         steps.append(1)
@@ -283,7 +273,7 @@ def test_modes_embed_what_they_say_and_resume_exactly(tiny_root, tmp_path, monke
         return step(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "train_step", stopping)
+        patch.setattr(training_loop, "train_step", stopping)
         assert main.main([*flags, "--exp_name", "cut"]) == 143
     assert main.main([*flags, "--exp_name", "cut", "--resume", "auto"]) == 0
     (cut,) = (tmp_path / "runs/cut").iterdir()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,13 +17,15 @@ import torch
 import main
 from datasets.triplets import Triplets
 from tests.tiny import SMALL_RUN, data_flags
-from utils import fit as fit_module
+from utils import export, training_loop
 from utils.checkpoints import load_checkpoint, write_atomically
 from utils.command import run_command
-from utils.fit import RunState
-from utils.interrupts import Interrupts, StopRequested
+from utils.failures import RunFailed
+from utils.interrupts import Interrupts, StopRequested, stop_if_requested
 from utils.logs import start_logging
+from utils.loss_watch import LossWatch, check_weights
 from utils.runs import check_record, find_checkpoint, load_newest, locked
+from utils.training_state import RunState
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,7 +48,7 @@ def test_a_run_stopped_by_a_signal_resumes_as_the_same_run(
 ):
     monkeypatch.chdir(tmp_path)
     flags = [*data_flags(tiny_root), *SMALL_RUN, "--num_workers", workers]
-    step, steps = fit_module.train_step, []
+    step, steps = training_loop.train_step, []
 
     def interrupted(*arguments, **keywords):
         if len(steps) == stop_at:
@@ -54,7 +57,7 @@ def test_a_run_stopped_by_a_signal_resumes_as_the_same_run(
         return step(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "train_step", interrupted)
+        patch.setattr(training_loop, "train_step", interrupted)
         assert main.main(flags) == 128 + signal.SIGTERM
     assert len(steps) == stop_at + 1  # the step was finished
     (folder,) = (tmp_path / "runs/default").iterdir()
@@ -62,14 +65,15 @@ def test_a_run_stopped_by_a_signal_resumes_as_the_same_run(
     assert saved["step"] == stop_at % 2 + 1 and saved["triplets"] is not None
     assert main.main([*flags, "--resume", "auto"]) == 0
     assert_same_run(folder, trained_run)
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("where", ["mining", "evaluation"])
-def test_a_signal_outside_a_step_takes_effect_at_once(tiny_root, trained_run, tmp_path, monkeypatch, where):
+def test_a_signal_outside_a_step_stops_the_run(tiny_root, trained_run, tmp_path, monkeypatch, where):
     monkeypatch.chdir(tmp_path)
     flags = [*data_flags(tiny_root), *SMALL_RUN]
     name = "embed_images" if where == "mining" else "write_history"
-    original, calls = getattr(fit_module, name), []
+    original, calls = getattr(training_loop, name), []
 
     def interrupted(*arguments, **keywords):
         calls.append(1)
@@ -79,7 +83,7 @@ def test_a_signal_outside_a_step_takes_effect_at_once(tiny_root, trained_run, tm
         return original(*arguments, **keywords)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, name, interrupted)
+        patch.setattr(training_loop, name, interrupted)
         assert main.main(flags) == 130
     (folder,) = (tmp_path / "runs/default").iterdir()
     assert main.main([*flags, "--resume", str(folder)]) == 0
@@ -96,7 +100,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tiny_root, traine
     data[len(data) // 2] ^= 0xFF
     last.write_bytes(data)
     capsys.readouterr()
-    kept, save = [], fit_module.save_checkpoint
+    kept, save = [], training_loop.save_checkpoint
 
     def watched(*arguments):
         save(*arguments)
@@ -104,7 +108,7 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(tiny_root, traine
             kept.append(load_checkpoint(arguments[3]))  # at every save, the one before is whole
 
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "save_checkpoint", watched)
+        patch.setattr(training_loop, "save_checkpoint", watched)
         assert main.main([*flags, "--resume", str(folder)]) == 0
     assert "warning" in capsys.readouterr().err and kept
     assert_same_run(folder, trained_run)
@@ -154,13 +158,13 @@ def test_a_full_disk_leaves_the_older_checkpoint_intact(tmp_path):
 def test_a_second_signal_leaves_at_once(tmp_path):
     code = (
         "import os, signal, time; from utils.interrupts import Interrupts\n"
-        "with Interrupts() as i:\n with i.hold():\n  print('ready', flush=True)\n  for _ in range(600): time.sleep(0.1)"
+        "with Interrupts():\n  print('ready', flush=True)\n  for _ in range(600): time.sleep(0.1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
-    assert process.poll() is None  # held
+    assert process.poll() is None  # noted
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=10) == 143
 
@@ -169,8 +173,8 @@ def test_a_second_signal_leaves_at_once(tmp_path):
 def test_signals_that_reach_loader_workers(tiny_root, tmp_path, whom, status):
     """A scheduler's SIGTERM goes to the whole group: the run is saved. A worker killed alone, mid-step, is named."""
     code = (
-        "import os, signal, sys, time, multiprocessing, main\nfrom utils import fit\n"
-        "step, calls = fit.train_step, []\n"
+        "import os, signal, sys, time, multiprocessing, main\nfrom utils import training_loop as loop\n"
+        "step, calls = loop.train_step, []\n"
         "def slow(*a, **k):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 2:\n"
@@ -178,9 +182,10 @@ def test_signals_that_reach_loader_workers(tiny_root, tmp_path, whom, status):
         "        else: os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)\n"
         "        time.sleep(1)\n"
         "    return step(*a, **k)\n"
-        "fit.train_step = slow\nsys.exit(main.main(sys.argv[2:]))"
+        "loop.train_step = slow\nsys.exit(main.main(sys.argv[2:]))"
     )
-    command = [sys.executable, "-c", code, whom, *data_flags(tiny_root), *SMALL_RUN, "--num_workers", "1"]
+    long = "--num_workers 1 --batch_size 1 --cache_refresh_rate 8".split()  # more steps than are read ahead
+    command = [sys.executable, "-c", code, whom, *data_flags(tiny_root), *SMALL_RUN, *long]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     outcome = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, start_new_session=True, timeout=120
@@ -210,7 +215,7 @@ def test_a_lock_ends_with_its_process_though_children_live_on(tmp_path):
 
 def test_a_signal_after_a_bad_step_does_not_hide_it(tiny_root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    step, calls = fit_module.train_step, []
+    step, calls = training_loop.train_step, []
 
     def poisoned(model, optimizers, images, labels, target, **keywords):
         calls.append(1)
@@ -219,65 +224,65 @@ def test_a_signal_after_a_bad_step_does_not_hide_it(tiny_root, tmp_path, monkeyp
             images = images * torch.nan
         return step(model, optimizers, images, labels, target, **keywords)
 
-    monkeypatch.setattr(fit_module, "train_step", poisoned)
+    monkeypatch.setattr(training_loop, "train_step", poisoned)
     assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
     assert "epoch 1, refresh 1, step 2" in capsys.readouterr().err
     (folder,) = (tmp_path / "runs/default").iterdir()
     assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
 
 
-def test_a_held_signal_takes_effect_at_the_end():
+def test_a_signal_is_noted_until_the_next_look():
     done, before = [], signal.getsignal(signal.SIGINT)  # a shell's background job starts with the signal ignored
-    with pytest.raises(StopRequested) as stop, Interrupts() as interrupts, interrupts.hold():
+    with pytest.raises(StopRequested) as stop, Interrupts():
+        stop_if_requested()
         os.kill(os.getpid(), signal.SIGINT)
         done.append("finished")
+        stop_if_requested()
     assert done == ["finished"] and stop.value.status == 130
     assert signal.getsignal(signal.SIGINT) is before
+    stop_if_requested()  # outside, nothing is asked
 
 
-def test_a_signal_in_a_destructor_is_obeyed_soon_after():
-    class Loader:
-        def __del__(self):
+def test_a_signal_that_a_destructor_swallows_is_obeyed_at_the_next_look(recwarn):
+    with pytest.raises(StopRequested) as stop, Interrupts(at_once=True):
+        with contextlib.suppress(StopRequested):  # what Python does with all that is raised in a destructor
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)  # Python would swallow what is raised here
-
-    loader = Loader()
-    with pytest.raises(StopRequested) as stop, Interrupts():
-        del loader
-        time.sleep(10)
+            time.sleep(0.01)
+        stop_if_requested()
     assert stop.value.status == 143
 
 
-def test_a_stop_that_was_swallowed_comes_again_at_the_next_hold():
-    with pytest.raises(StopRequested) as stop, Interrupts() as interrupts:
-        with contextlib.suppress(StopRequested):
+def test_the_inner_of_two_takes_the_signal_and_leaves_the_outer_in_charge():
+    with Interrupts(at_once=True) as outer:
+        with contextlib.suppress(StopRequested), Interrupts() as inner:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)
-        with interrupts.hold():
-            pass
-    assert stop.value.status == 143
-
-
-def test_a_signal_while_losses_are_read_hides_no_bad_step(tiny_root, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    step, check, calls = fit_module.train_step, fit_module.check_losses, []
-
-    def poisoned(model, optimizers, images, *others, **keywords):
-        return step(model, optimizers, images * torch.nan, *others, **keywords)
-
-    def interrupted(*arguments):
-        if not calls:
-            calls.append(1)
+            stop_if_requested()
+        assert inner.requested == signal.SIGTERM and outer.requested is None
+        with pytest.raises(StopRequested):
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)
-        return check(*arguments)
+            time.sleep(1)
 
-    monkeypatch.setattr(fit_module, "train_step", poisoned)
-    monkeypatch.setattr(fit_module, "check_losses", interrupted)
-    assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
-    assert "triplet loss is not finite at epoch 1, refresh 1, step 1" in capsys.readouterr().err
-    (folder,) = (tmp_path / "runs/default").iterdir()
-    assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
+
+def test_losses_are_looked_at_before_anything_is_saved():
+    watch, good, bad = LossWatch(), {"triplet": torch.tensor(0.5)}, {"triplet": torch.tensor(torch.nan)}
+    assert watch.read() == {}
+    watch.note((0, 0, 0), ["a.png"], {**good, "gradient": torch.tensor(3.0)})
+    assert watch.read() == {"triplet": 0.5} and watch.read() == {}
+    watch.note((0, 1, 0), ["b.png"], {**good, "gradient": torch.tensor(3.0)})
+    watch.note((0, 1, 1), ["c.png", "d.png"], {**good, "gradient": torch.tensor(torch.inf)})
+    watch.note((0, 1, 2), ["e.png"], {**bad, "gradient": torch.tensor(torch.nan)})
+    said = r"a gradient is not finite at epoch 1, refresh 2, step 2 \(nothing was saved since.*files: c\.png, d\.png"
+    for _ in range(2):  # whoever asks once more, for a save on the way out, hears it again
+        with pytest.raises(RunFailed, match=said):
+            watch.read()
+
+
+def test_weights_that_are_not_finite_are_never_saved():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    check_weights(model)
+    model[1].running_var[1] = torch.inf
+    with pytest.raises(RunFailed, match=r"1\.running_var is no longer finite \(nothing was saved since"):
+        check_weights(model)
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -306,9 +311,9 @@ def test_a_disk_so_full_that_the_log_cannot_be_written_is_one_line(capsys):
 @pytest.mark.parametrize("minutes, saves", [("0", 4), ("60", 2)])
 def test_saves_at_refreshes_may_be_spaced(tiny_root, tmp_path, monkeypatch, minutes, saves):
     monkeypatch.chdir(tmp_path)
-    save, written = fit_module.save_checkpoint, []
+    save, written = training_loop.save_checkpoint, []
     monkeypatch.setattr(
-        fit_module, "save_checkpoint", lambda path, *rest: (written.append(path.name), save(path, *rest))
+        training_loop, "save_checkpoint", lambda path, *rest: (written.append(path.name), save(path, *rest))
     )
     flags = [*data_flags(tiny_root), *SMALL_RUN, "--n_epochs", "1", "--save_every_min", minutes]
     assert main.main(flags) == 0
@@ -325,44 +330,38 @@ def test_a_second_process_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("term", ["image", "label-free target", "gradient"])
-def test_a_step_gone_wrong_never_reaches_the_weights(tiny_root, tmp_path, monkeypatch, capsys, term):
+def test_a_step_gone_wrong_never_reaches_a_checkpoint(tiny_root, tmp_path, monkeypatch, capsys, term):
     monkeypatch.chdir(tmp_path)
-    step, calls = fit_module.train_step, []
+    step, calls = training_loop.train_step, []
 
     def poisoned(model, optimizers, images, labels, target, **keywords):
         calls.append(1)
         if len(calls) == 2:
-            before = {k: v.clone() for k, v in model.state_dict().items()}, optimizers.state_dict()
             if term == "gradient":
                 model.encoder.conv1.weight.register_hook(lambda gradient: gradient * torch.inf)
             elif term == "image":
                 images = images * torch.nan
             else:
                 target = target * torch.nan
-            losses = step(model, optimizers, images, labels, target, **keywords)
-            assert all(torch.equal(value, before[0][key]) for key, value in model.state_dict().items())
-            after = optimizers.state_dict()
-            assert after["steps"] == before[1]["steps"] == 1
-            for part in ("network", "discriminator"):
-                for i, state in after[part]["state"].items():
-                    assert all(torch.equal(value, before[1][part]["state"][i][name]) for name, value in state.items())
-            return losses
         return step(model, optimizers, images, labels, target, **keywords)
 
-    monkeypatch.setattr(fit_module, "train_step", poisoned)
+    monkeypatch.setattr(training_loop, "train_step", poisoned)
     assert main.main([*data_flags(tiny_root), *SMALL_RUN]) == 1
     error = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
     assert len(error) == 1 and "epoch 1, refresh 1, step 2" in error[0] and ".png" in error[0]
     named = {"image": "triplet loss", "gradient": "a gradient", "label-free target": "discriminator_target loss"}
     assert named[term] in error[0]
     (folder,) = (tmp_path / "runs/default").iterdir()
-    assert load_checkpoint(folder / "last.pth").training["run"]["step"] == 0
+    saved = load_checkpoint(folder / "last.pth")
+    assert saved.training["run"]["step"] == 0
+    assert all(bool(value.isfinite().all()) for value in saved.state_dict.values())
 
 
 def test_loss_scaling_changes_nothing_but_survives_overflow():
     from models import build_model
     from tests.test_domain import BATCH
-    from utils.training import build_optimizers, train_step
+    from utils.optimizers import build_optimizers
+    from utils.training_step import train_step
 
     batch = {
         name: value.float() if torch.is_tensor(value) and value.is_floating_point() else value
@@ -377,9 +376,18 @@ def test_loss_scaling_changes_nothing_but_survives_overflow():
             train_step(model, optimizers, **batch)
         weights.append(model.encoder.conv1.weight.detach().clone())
     torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
-    before = float(optimizers.loss_scale)
-    train_step(model, optimizers, **{**batch, "images": batch["images"] * torch.nan})
-    assert float(optimizers.loss_scale) == before / 2 and float(optimizers.skipped) == 0 and int(optimizers.steps) == 2
+    scale, made, kept = (
+        optimizers.scaler.get_scale(),
+        optimizers.schedules[0].last_epoch,
+        model.encoder.conv1.weight.clone(),
+    )
+    hook = model.encoder.conv1.weight.register_hook(lambda gradient: gradient * torch.inf)
+    train_step(model, optimizers, **batch)
+    hook.remove()
+    assert optimizers.scaler.get_scale() == scale / 2 and optimizers.schedules[0].last_epoch == made == 2
+    assert torch.equal(model.encoder.conv1.weight, kept) and float(optimizers.gradient_norm()) == 0
+    optimizers.scaler.update(0.5)  # no scale is left to halve: now it is an error
+    assert not optimizers.gradient_norm().isfinite()
 
 
 def test_what_may_change_on_resume_and_what_may_not(caplog):
@@ -407,6 +415,25 @@ def test_a_checkpoint_from_before_a_flag_existed_goes_on(tiny_root, trained_run,
     assert main.main(command) == 0
     assert main.main([*command, "--mining", "random"]) == 2
     assert "this would be another run: --mining was full, is random (" in capsys.readouterr().err
+
+
+def test_a_run_of_an_older_version_gives_its_weights_alone(tiny_root, trained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = [*data_flags(tiny_root), *SMALL_RUN, "--exp_name", "new"]
+    for name in ("last.pth", "best.pth"):
+        content = torch.load(trained_run / name, weights_only=True)
+        (tmp_path / "old").mkdir(exist_ok=True)
+        torch.save({**content, "format": "segvpr-1"}, tmp_path / "old" / name)
+        old = load_checkpoint(tmp_path / "old" / name)
+        assert all(torch.equal(value, old.state_dict[key]) for key, value in content["model"].items())
+        assert old.build().embed(torch.zeros(1, 3, 97, 97)).shape == (1, 768)
+        capsys.readouterr()
+        assert main.main([*flags, "--resume", f"old/{name}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--resume old/{name}: an older version" in line and "--out weights.pth" in line
+    assert export.main(["--resume", "old/last.pth", "--out", "weights.pth"]) == 0
+    assert main.main([*flags, "--resume", "weights.pth", "--n_epochs", "1"]) == 0
+    assert "starting at epoch 0 from the weights of weights.pth" in capsys.readouterr().out
 
 
 def test_data_sets_may_move(tiny_root, trained_run, tmp_path, monkeypatch, capsys):

@@ -24,12 +24,12 @@ from tests.tiny import SMALL_RUN, data_flags
 from utils.checkpoints import half_precision, load_checkpoint, save_checkpoint
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import file_name
-from utils.fit import Fit
 from utils.options.parsers import main_parser
 from utils.report_attention import LEAST_EFFECT
 from utils.runs import BEST
 from utils.schedules import poly
 from utils.summarize import to_markdown
+from utils.training_loop import TrainingRun
 
 # -- variants and presets --------------------------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ def test_finished_runs_are_skipped_and_an_interrupted_one_goes_on(tiny_root, in_
         def stopped(self, events):
             raise ValueError("a power cut")
 
-        patch.setattr(Fit, "_finish_epoch", stopped)
+        patch.setattr(TrainingRun, "_finish_epoch", stopped)
         with pytest.raises(ValueError, match=r"s/a/seed0: main.py ended with status 2"):
             run_jobs([made], ["cpu"])
     begun = newest_run(made)

@@ -12,9 +12,10 @@ import main
 from datasets.transforms import to_network_input
 from models import build_model
 from tests.golden_model import pictures
+from tests.gradients import backward_losses
 from tests.tiny import SMALL_RUN, data_flags
 from utils.checkpoints import load_checkpoint, save_checkpoint
-from utils.training import LossSettings, backward_losses
+from utils.training_settings import LossSettings
 
 WEIGHT_DECAY = 0.005
 ADVERSARIAL = LossSettings(adv_weight=1.0)  # large enough to be seen
@@ -28,7 +29,7 @@ def gradients(
     model = build_model("resnet18", num_classes=5, **options).double().train()
     images, target = pictures("switch", 3, 97, 113).double(), pictures("switch target", 3, 97, 97).double()
     labels = torch.randint(0, 5, (3, 97, 113), generator=torch.manual_seed(1))
-    backward_losses(model, images, labels, target, 1, 1, settings, progress=progress)
+    backward_losses(model, images, labels, target, 1, settings, progress=progress)
     return model, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -101,7 +102,7 @@ def test_without_semantic_loss_the_head_does_no_work():
         model.head.register_forward_hook(busy)
         model.discriminator.register_forward_hook(busy)
         images = pictures("no head", 3, 97, 97)
-        losses = backward_losses(model, images, None, images, 1, 1, LossSettings(sem_weight=0, da_method=method))
+        losses = backward_losses(model, images, None, images, 1, LossSettings(sem_weight=0, da_method=method))
         assert list(losses) == ["triplet"]
         assert all(p.grad is None for p in [*model.head.parameters(), *model.discriminator.parameters()])
 

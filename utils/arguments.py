@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from datasets.command_line import read_flags
 from datasets.naming import CLASS_NAMES, KINDS, Kind, count_suffixes, detect_kind, label_path, list_folder
 from datasets.places import ImageSet
 from datasets.transforms import CROP, common_size, why_no_decoder
@@ -11,13 +12,13 @@ from utils.compute import Compute
 from utils.descriptor_store import default_folder
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import TOP_K, EvaluationSet, file_name
-from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.index_settings import FLAT, RetrievalSettings
 from utils.logs import LOGGER
 from utils.options.parsers import main_parser
 from utils.runs import new_run_folder
 from utils.screening import Screening
-from utils.training import LossSettings
+from utils.training_data import TrainingData, prepare_training
+from utils.training_settings import LossSettings, OptimizerSettings, TrainingSettings
 
 TOWN = Path("data/town")
 
@@ -198,7 +199,7 @@ def embedding_options(args: argparse.Namespace, compute: Compute) -> EmbeddingOp
 
 
 def retrieval_settings(args: argparse.Namespace) -> RetrievalSettings:
-    return RetrievalSettings(args.index, args.nprobe, args.pca_dim, args.pca_whiten, args.descriptor_dtype, args.seed)
+    return read_flags(RetrievalSettings, args, seed=args.seed)
 
 
 def evaluation_store(args: argparse.Namespace) -> Path | None:
@@ -208,40 +209,10 @@ def evaluation_store(args: argparse.Namespace) -> Path | None:
     return args.store
 
 
-def loss_settings(args: argparse.Namespace) -> LossSettings:
-    return LossSettings(
-        args.margin,
-        args.sem_loss_weight,
-        args.adv_loss_weight,
-        args.da_loss_weight,
-        args.da_method,
-        args.grl_schedule,
-    )
-
-
-def fit_settings(args: argparse.Namespace) -> FitSettings:
+def training_settings(args: argparse.Namespace) -> TrainingSettings:
     """Settings of a run; ValueError names flags that do not go together."""
-    if args.queries_per_epoch % args.cache_refresh_rate:
-        raise ValueError(
-            f"--queries_per_epoch {args.queries_per_epoch} is not a multiple of --cache_refresh_rate {args.cache_refresh_rate}; "
-            f"give {-(-args.queries_per_epoch // args.cache_refresh_rate) * args.cache_refresh_rate}"
-        )
-    return FitSettings(
-        seed=args.seed,
-        batch_size=args.batch_size,
-        cache_refresh_rate=args.cache_refresh_rate,
-        queries_per_epoch=args.queries_per_epoch,
-        n_neg=args.n_neg,
-        neg_samples=args.neg_samples,
-        mining=args.mining,
-        cache_negatives=args.cache_negatives,
-        descriptor_dtype=args.descriptor_dtype,
-        n_epochs=args.n_epochs,
-        patience=args.patience,
-        target_size=tuple(args.target_size),
-        save_every_min=args.save_every_min,
-        losses=loss_settings(args),
-    )
+    losses, optimizer = read_flags(LossSettings, args), read_flags(OptimizerSettings, args)
+    return read_flags(TrainingSettings, args, seed=args.seed, losses=losses, optimizer=optimizer)
 
 
 def plain_values(args: argparse.Namespace) -> dict:

@@ -18,7 +18,9 @@ from models.segvpr import OPTIONS, SegVPR, build_model
 
 SHIPPED = Path(__file__).resolve().parents[1] / "pretrained/segvpr_town.pth"
 """The network that ships; segvpr_town.json beside it has its history and command."""
-FORMAT = "segvpr-1"
+FORMAT = "segvpr-2"
+READABLE = (FORMAT, "segvpr-1")
+"""Weights are written alike in all of them. Runs of older ones drew other triplets, so they cannot go on."""
 TRAINING_ONLY = "discriminator."
 REMEDY = "give a .pth file that main.py wrote, or a released one"
 
@@ -74,6 +76,7 @@ class Checkpoint:
         `build_model`.
     state_dict : weights under our names.
     training : state of the run that wrote it; empty for a released file.
+    format : what the file says of itself; for a released file, what we write now.
     """
 
     path: Path
@@ -81,6 +84,7 @@ class Checkpoint:
     config: dict[str, Any]
     state_dict: dict[str, Tensor]
     training: dict[str, Any] = field(default_factory=dict)
+    format: str = FORMAT
 
     def build(self) -> SegVPR:
         """The network with these weights, in eval mode on the CPU."""
@@ -260,15 +264,16 @@ def check_sums(path: Path) -> None:
 
 
 def _read_ours(path: Path, content: dict) -> Checkpoint:
-    if content["format"] != FORMAT:
-        raise ValueError(f"{path}: checkpoint format {content['format']!r} is not {FORMAT}, which this version reads")
+    if content["format"] not in READABLE:
+        known = " or ".join(READABLE)
+        raise ValueError(f"{path}: checkpoint format {content['format']!r} is not {known}, which this version reads")
     config, state, training = (content.get(key) for key in ("config", "model", "training"))
     config = {**OPTIONS, **config} if isinstance(config, dict) else config  # older files lack our options
     if not (_is_config(config) and _is_state_dict(state) and _is_training(training)):
         raise ValueError(
             f"{path}: not a SegVPR checkpoint (its configuration, weights or run state are not as they should be); {REMEDY}"
         )
-    return Checkpoint(path, False, dict(config), state, training)
+    return Checkpoint(path, False, dict(config), state, training, content["format"])
 
 
 def _is_config(config: Any) -> bool:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from utils.failures import PeerFailed, RunFailed, dead_worker, died_on
+from utils.failures import PeerFailed, RunFailed
 from utils.interrupts import Interrupts, StopRequested
 from utils.launch import launched
 from utils.logs import LOGGER, stop_logging
@@ -25,7 +25,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
     """
     rank, processes = launched()
     try:
-        with Interrupts(repeated=processes > 1):
+        with Interrupts(repeated=processes > 1, at_once=True):
             command()
         return 0
     except (ValueError, OSError) as error:
@@ -65,8 +65,6 @@ def describe(error: RuntimeError) -> str | None:
     """What to say of an error that a user can do something about; None for a fault of the program."""
     if isinstance(error, RunFailed):
         return str(error)
-    if dead_worker(error) is not None:
-        return died_on("a file that is not known", error)
     if type(error).__module__.startswith(COMPILERS):
         return f"--compile: torch.compile failed here, try without it: {' '.join(str(error).split())[:300]}"
     return None

@@ -16,7 +16,6 @@ from models.segvpr import SegVPR
 from utils.distributed import world_size
 from utils.launch import local_rank
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CPU = torch.device("cpu")
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

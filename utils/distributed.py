@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from utils.failures import PeerFailed
-from utils.launch import launched
+from utils.launch import cores_per_process, launched
 
 T = TypeVar("T")
 
@@ -86,13 +86,11 @@ def started(device: torch.device) -> Iterator[None]:
 
 def _share_threads() -> int:
     """Give each process its part of the machine's cores; returns how many threads it may use while the others wait."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     threads = int(os.environ.get("OMP_NUM_THREADS", 1))
     if threads == 1:  # torchrun sets this where the user says nothing, and leaves cores idle
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, cores // processes)
+        threads = cores_per_process()
     torch.set_num_threads(threads)
-    return threads * processes
+    return threads * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 @contextmanager

@@ -1,24 +1,19 @@
 """Images on disk -> descriptors."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from datasets.loading import EncodedImages, ImageBatches, SizedBatch, full_batches
-from datasets.notes import WorkerNotes
-from datasets.triplets import LoadFailure
 from models.segvpr import SegVPR
 from utils.compute import CPU, Compute
 from utils.distributed import gather_rows, is_first, share
-from utils.failures import RunFailed, dead_worker, died_on
-from utils.interrupts import ignore_in_worker
+from utils.interrupts import stop_if_requested
+from utils.loaders import read_ahead
 from utils.logs import progress_bar
-
-DECODERS = ("cpu", "gpu")
+from utils.options.machine import DECODERS, default_workers
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,7 @@ class EmbeddingOptions:
     """
 
     batch_size: int = 24
-    num_workers: int = 3
+    num_workers: int = field(default_factory=default_workers)
     compute: Compute = field(default_factory=Compute)
     decode: str = "cpu"
 
@@ -50,7 +45,7 @@ LEAST_IMAGES = 8
 def iterate_batches(
     dataset: ImageBatches, batch_size: int, num_workers: int, description: str, device: torch.device = CPU
 ) -> Iterator[SizedBatch]:
-    """Batches of equal-sized images under a progress bar, full ones as far as sizes allow; ValueError names an unusable file.
+    """Batches of equal-sized images under a progress bar, full ones as far as sizes allow.
 
     Which images share a batch does not depend on `num_workers`.
 
@@ -58,58 +53,29 @@ def iterate_batches(
     ----------
     device : where the batches will go. For a CUDA device they are in pinned memory, so that copying them does not wait;
         encoded images are decoded on it.
+
+    Raises
+    ------
+    ValueError, RunFailed : a file cannot be used, or a process that read it died; it is named.
+    StopRequested : a signal came, and the batch before is done.
     """
     chunks = _chunks(len(dataset.paths), batch_size, num_workers)
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=chunks,
-        num_workers=min(num_workers, len(chunks)),
-        pin_memory=device.type == "cuda" and not dataset.encoded,
-        worker_init_fn=ignore_in_worker,
+    pinned = device.type == "cuda" and not dataset.encoded
+    pieces = (
+        dataset.decode(chunk, device) if isinstance(chunk, EncodedImages) else chunk
+        for chunk in read_ahead(dataset, chunks, min(num_workers, len(chunks)), pinned)
     )
-    pieces = _pieces(dataset, iter(loader), len(chunks), device)
     with progress_bar(total=len(dataset.paths), desc=description, unit="image") as bar:
         for batch in full_batches(pieces, batch_size, WAITING_BATCHES * batch_size):
             yield batch
             bar.update(len(batch.indexes))
+            stop_if_requested()
 
 
 def _chunks(images: int, batch_size: int, num_workers: int) -> list[list[int]]:
     """What a worker reads at a time: a batch, so that it is handed on as it is; less where that would leave workers idle."""
     size = min(batch_size, max(LEAST_IMAGES, -(-images // max(1, num_workers))))
     return [list(range(i, min(i + size, images))) for i in range(0, images, size)]
-
-
-def _pieces(dataset: ImageBatches, chunks: Iterator, count: int, device: torch.device) -> Iterator[list[SizedBatch]]:
-    for _ in range(count):
-        chunk = next_batch(chunks)
-        yield dataset.decode(chunk, device) if isinstance(chunk, EncodedImages) else chunk
-
-
-def next_batch(batches: Iterator):
-    """The loader's next item; ValueError where a file of it could not be read."""
-    batch = next(batches)
-    if isinstance(batch, LoadFailure):
-        raise ValueError(batch.message)
-    return batch
-
-
-@contextmanager
-def worker_deaths_named(notes: WorkerNotes) -> Iterator[None]:
-    """Turn the death of a loader worker, which torch raises wherever the main process is, into a line with its file.
-
-    Raises
-    ------
-    RunFailed : a worker died; the file it was on is named.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        pid = dead_worker(error)
-        if pid is None:
-            raise
-        raise RunFailed(died_on(notes.file_of(pid) or "its first file", error)) from error
 
 
 @torch.inference_mode()
@@ -147,21 +113,20 @@ def _embed_share(
     compute, embedder = options.compute, options.compute.embedder(model)
     descriptors = np.empty((len(paths), model.descriptor_dim), dtype)
     dataset = ImageBatches(paths, scale, encoded=options.decode == "gpu")
-    with worker_deaths_named(dataset.notes):
-        before: tuple[list[int], torch.Tensor] | None = None
-        for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description, compute.device):
-            try:
-                with compute.autocast():
-                    found = embedder.embed(compute.images(batch.images, embedder.input_space)).float()
-            except ValueError as error:
-                raise ValueError(
-                    f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g}; give a larger --eval_scale, or remove it)"
-                ) from error
-            if before:  # one batch late, so that the device has work while the host waits for a result
-                descriptors[before[0]] = before[1].cpu().numpy()
-            before = batch.indexes, found
-        if before:
+    before: tuple[list[int], torch.Tensor] | None = None
+    for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description, compute.device):
+        try:
+            with compute.autocast():
+                found = embedder.embed(compute.images(batch.images, embedder.input_space)).float()
+        except ValueError as error:
+            raise ValueError(
+                f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g}; give a larger --eval_scale, or remove it)"
+            ) from error
+        if before:  # one batch late, so that the device has work while the host waits for a result
             descriptors[before[0]] = before[1].cpu().numpy()
+        before = batch.indexes, found
+    if before:
+        descriptors[before[0]] = before[1].cpu().numpy()
     model.train(was_training)
     return descriptors
 

@@ -20,7 +20,7 @@ from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.descriptor_store import folder_of, stored_descriptors, weights_digest
 from utils.distributed import alone, from_first, is_first, share
-from utils.embedding import EmbeddingOptions, embed_images, iterate_batches, worker_deaths_named
+from utils.embedding import EmbeddingOptions, embed_images, iterate_batches
 from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
 from utils.logs import LOGGER
@@ -235,11 +235,10 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     confusion = ConfusionMatrix(model.config["num_classes"])
     own = share(len(paths), batch_size)
     dataset = ImageBatches(paths[own.start : own.stop], with_labels=True)
-    with worker_deaths_named(dataset.notes):
-        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
-            with options.compute.autocast():
-                predictions = model.segment(options.compute.images(batch.images, model.input_space)).argmax(dim=1)
-            confusion.update(predictions, batch.labels.to(predictions.device))
+    for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
+        with options.compute.autocast():
+            predictions = model.segment(options.compute.images(batch.images, model.input_space)).argmax(dim=1)
+        confusion.update(predictions, batch.labels.to(predictions.device))
     confusion.sum_over_processes()
     model.train(was_training)
     return confusion

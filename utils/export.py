@@ -1,6 +1,7 @@
-"""Write a checkpoint's descriptor network as an ONNX file.
+"""Write a checkpoint's descriptor network as an ONNX file, or its weights alone as a checkpoint.
 
 python3 -m utils.export --resume best.pth --out segvpr.onnx [--size 960 540] [--raw]
+python3 -m utils.export --resume best.pth --out weights.pth
 """
 
 import argparse
@@ -19,7 +20,7 @@ from datasets.convert_files import OneLineParser, positive
 from datasets.transforms import to_network_input
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
-from utils.checkpoints import describe_config, load_checkpoint
+from utils.checkpoints import FORMAT, Checkpoint, describe_config, load_checkpoint, write_atomically
 from utils.command import run_command
 from utils.logs import LOGGER, start_logging
 from utils.seeding import generator
@@ -88,6 +89,22 @@ def export_onnx(
     return difference
 
 
+def write_weights(checkpoint: Checkpoint, out: Path) -> None:
+    """Write all weights of a checkpoint as one of ours, without the state of the run that they come from.
+
+    Raises
+    ------
+    OSError, ValueError : the file cannot be written, or is the checkpoint itself.
+    """
+    if out.resolve() == checkpoint.path.resolve():
+        raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
+    if not out.parent.is_dir() or out.is_dir():
+        raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
+    content = {"format": FORMAT, "config": checkpoint.config, "model": checkpoint.state_dict, "training": {}}
+    write_atomically(out, content)
+    LOGGER.info("%s: weights of %s", out, describe_config(checkpoint.config))
+
+
 def require_onnx() -> None:
     """ValueError where the package that torch's exporter needs is absent."""
     if find_spec("onnx") is None:
@@ -141,11 +158,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="utils.export",
         description="Write the network that turns images into descriptors as an ONNX file, for any number of images of "
-        "one size.",
+        "one size; or all weights, without the state of their run, as a .pth file that a new run can start from.",
         allow_abbrev=False,
     )
     parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="checkpoint, ours or a released one")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx", help="file to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .onnx or .pth")
     parser.add_argument(
         "--size",
         type=positive,
@@ -172,6 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         start_logging()
+        if args.out.suffix == ".pth":
+            write_weights(load_checkpoint(args.resume), args.out)
+            return
         require_onnx()
         checkpoint = load_checkpoint(args.resume)
         difference = export_onnx(checkpoint.build(), args.out, tuple(args.size), args.opset, args.raw)

@@ -13,3 +13,9 @@ def launched() -> tuple[int, int]:
 def local_rank() -> int | None:
     """This process's number on its machine, None where it is the only one of the run."""
     return int(os.environ["LOCAL_RANK"]) if launched()[1] > 1 else None
+
+
+def cores_per_process() -> int:
+    """This process's part of the machine's cores, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from utils.checkpoints import Checkpoint, load_checkpoint
+from utils.checkpoints import FORMAT, Checkpoint, load_checkpoint
 from utils.logs import LOGGER
 
 LAST, PREVIOUS, BEST = "last.pth", "previous.pth", "best.pth"
@@ -122,6 +122,16 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def check_format(checkpoint: Checkpoint) -> None:
+    """ValueError where an older version wrote the state of this run: it would go on with other triplets."""
+    if checkpoint.format != FORMAT:
+        raise ValueError(
+            f"--resume {checkpoint.path}: an older version of this program started this run, and drew other triplets, so "
+            "it cannot go on here. To start a new run from its weights, write them to a file of their own "
+            f"(python3 -m utils.export --resume {checkpoint.path} --out weights.pth) and give --resume weights.pth"
+        )
 
 
 def check_record(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -8,8 +8,6 @@ from datasets.places import ImageSet, load_image_set
 from datasets.position_report import PositionReport
 from utils.logs import LOGGER, progress_bar
 
-ON_BAD_IMAGE = ("error", "skip")
-
 
 def log_positions(report: PositionReport) -> None:
     """Warnings about positions, then where they came from, in one line."""

@@ -143,3 +143,23 @@ class TrainingSettings:
     @property
     def refreshes_per_epoch(self) -> int:
         return self.queries_per_epoch // self.cache_refresh_rate
+
+    def queries_per_refresh(self, queries: int) -> int:
+        """How many of `queries` training queries are drawn at each mining."""
+        return min(self.cache_refresh_rate, queries)
+
+
+def check_batches_divide(settings: TrainingSettings, queries: int, processes: int) -> None:
+    """ValueError where a batch of a run over `queries` training queries cannot be shared equally among the processes."""
+    size, per_refresh = settings.batch_size, settings.queries_per_refresh(queries)
+    if size % processes:
+        raise ValueError(
+            f"--batch_size {size} does not divide among {processes} processes: give a multiple of {processes}, or start "
+            "another number of processes"
+        )
+    if per_refresh % size % processes:
+        raise ValueError(
+            f"--cache_refresh_rate {settings.cache_refresh_rate}: the last batch of {per_refresh} queries has "
+            f"{per_refresh % size} triplets, which do not divide among {processes} processes: give a multiple of --batch_size "
+            f"{size}, of at most {queries} queries"
+        )

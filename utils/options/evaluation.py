@@ -40,5 +40,12 @@ class PhotoOptions:
         "the gallery's positions, path,latitude,longitude or path,easting,northing (default: from names or EXIF)",
         metavar="CSV",
     )
+    zone: str | None = flag(
+        None,
+        "UTM zone of the gallery's positions, as 30N or 30S (hemisphere; default: that of most of its latitudes and "
+        "longitudes)",
+        metavar="ZONE",
+    )
+    allow_missing_rows: bool = flag(False, "the CSV file may list images that are not in the gallery")
     top: int = flag(5, "matches per photo", least=1)
     json: bool = flag(False, "print JSON and nothing else")

@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 
 from datasets.command_line import flag
+from utils.launch import cores_per_process
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DECODERS = ("cpu", "gpu")
 ON_BAD_IMAGE = ("error", "skip")
+RELEASED_WORKERS = 3
+
+
+def default_workers() -> int:
+    """Reading processes: as released, but no more than there are cores for this process."""
+    return min(RELEASED_WORKERS, cores_per_process())
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,12 @@ class MachineSettings:
         "on a GPU: no TF32 and, where PyTorch has them, kernels that repeat to the bit; slower (a CPU always repeats)",
         may_change=True,
     )
-    num_workers: int = flag(3, "processes that read images; 0 reads in the main one", least=0, may_change=True)
+    num_workers: int = flag(
+        default_workers(),
+        f"processes that read images; 0 reads in the main one (default: {RELEASED_WORKERS}, or the number of cores if less)",
+        least=0,
+        may_change=True,
+    )
     decode: str = flag(
         "cpu",
         "where JPEGs are decoded for embedding and mining; gpu needs CUDA and may differ from cpu by a few grey levels. "
