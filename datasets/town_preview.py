@@ -8,36 +8,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.naming import RAW_TO_CLASS
+from datasets.naming import CLASS_COLOURS, CLASS_NAMES, RAW_TO_CLASS
 from datasets.town_facade import font
 from datasets.town_jobs import CONDITIONS, MORE, PASSES, Settings, chunks, frames, targets
 
-CLASSES = (
-    ("road", (128, 64, 128)),
-    ("sidewalk", (244, 35, 232)),
-    ("building", (90, 90, 90)),
-    ("wall", (102, 102, 156)),
-    ("fence", (210, 150, 130)),
-    ("pole", (190, 190, 190)),
-    ("traffic light", (250, 170, 30)),
-    ("traffic sign", (220, 220, 0)),
-    ("vegetation", (107, 142, 35)),
-    ("terrain", (152, 251, 152)),
-    ("sky", (70, 130, 180)),
-    ("person", (220, 20, 60)),
-    ("rider", (255, 0, 0)),
-    ("vehicle", (0, 0, 142)),
-    ("truck", (0, 60, 100)),
-    ("motorcycle", (0, 0, 230)),
-    ("bicycle", (119, 11, 32)),
-)
+LONG_NAMES = {"TLight": "traffic light", "TSign": "traffic sign"}
 INK, PAPER, TILE, GAP, BAND = (32, 32, 36), (250, 250, 248), 384, 8, 24
 COLUMNS = 5
 
 
 def colour_label(raw: np.ndarray) -> Image.Image:
     """Return raw ids uint8 [H, W] as a picture of class colours, ignored pixels black."""
-    table = np.array([rgb for _, rgb in CLASSES] + [(0, 0, 0)] * (256 - len(CLASSES)), np.uint8)
+    table = np.array([*CLASS_COLOURS, *[(0, 0, 0)] * (256 - len(CLASS_COLOURS))], np.uint8)
     return Image.fromarray(table[RAW_TO_CLASS[raw]])
 
 
@@ -103,7 +85,8 @@ def _some(places: int, count: int) -> list[int]:
 
 def _legend(pen: ImageDraw.ImageDraw, y: int) -> None:
     x = GAP
-    for name, rgb in CLASSES:
+    for name, rgb in zip(CLASS_NAMES, CLASS_COLOURS):
+        name = LONG_NAMES.get(name, name.lower())
         pen.rectangle((x, y + 4, x + 14, y + 18), fill=rgb)
         pen.text((x + 19, y + 2), name, fill=INK, font=font(14))
         x += 19 + round(pen.textlength(name, font=font(14))) + 16

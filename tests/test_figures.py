@@ -7,8 +7,9 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from PIL import Image, ImageColor
 
-from utils.figures import DARK, LIGHT, confusion_heatmap, file_slugs, history_plots, printable, save_plot
+from utils.figures import DARK, LIGHT, confusion_heatmap, file_slugs, history_plots, save_plot
 from utils.metrics import ConfusionMatrix
+from utils.tables import printable
 
 
 def test_screen_plots_keep_the_colours_of_thin_lines(tmp_path):
@@ -56,4 +57,4 @@ def test_learning_rates_of_zero():
 
 def test_names_become_file_names():
     assert file_slugs(["a/b", "a b", "../..", "ü<"]) == ["a_b", "a_b_2", "set", "set_4"]
-    assert printable("a\udcff") == "a?"
+    assert printable("a\udcff\nb") == r"a\udcff\nb" and printable(3) == "3" and printable("é") == "é"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from datasets.naming import CLASS_NAMES, KINDS
+from datasets.naming import KINDS
 from datasets.places import correct_matches, load_image_set
 from models import build_model
 from tests.tiny import write_idda, write_robotcar
@@ -30,6 +30,7 @@ from utils.report_attention import (
     MAX_LOOKS,
     Look,
     attention_effect,
+    attention_span,
     attention_sums,
     class_attention,
     look_at,
@@ -39,7 +40,7 @@ from utils.report_attention import (
 )
 from utils.report_cases import choose_cases, describe_case, metres
 from utils.report_page import attention_caption
-from utils.report_panels import FOUND, FRAME, MISSED, class_colours, framed, load_thumbnail, retrieval_panel
+from utils.report_panels import FOUND, FRAME, MISSED, framed, load_thumbnail, retrieval_panel
 from utils.report_showcase import showcase
 from utils.seeding import seed_torch
 
@@ -215,7 +216,7 @@ def test_hostile_names_are_escaped(tmp_path, data, model):
         tmp_path / "run", model, results, checkpoint=hostile, history=[{"epoch": 1, f"{hostile}_recall@1": 3.0}]
     )
     words = "".join(check(page).words)
-    assert "<script>alert('$x_1')</script>&\"/../?" in words
+    assert "<script>alert('$x_1')</script>&\"/../\\udcff" in words
     assert "<img src=x>" in words
     assert all(path.parent == tmp_path / "run" / "figures" for path in (tmp_path / "run").rglob("*.png"))
 
@@ -384,7 +385,16 @@ def test_overlay_glows_above_the_mean_and_leaves_the_mean_alone():
     photo = np.full((1, 3, 3), 128, np.uint8)
     look = Look(photo, np.array([[0.5, 1.0, 2.0]], np.float32), np.zeros((1, 3), np.int64))
     low, mean, high = np.asarray(overlay(look, 2.0), int)[0]
-    assert low.sum() < 3 * 128 < high.sum() and mean.tolist() == [128] * 3 and high[0] > high[2]
+    assert low.sum() < 3 * 128 < high.sum() and mean.tolist() == [128] * 3 and high[0] > high[2] and low[0] < low[2]
+
+
+@pytest.mark.parametrize("attention", [1e-6, 0.01, 0.05, 1.0, 20.0, 1e6])
+def test_the_photo_stays_visible_under_any_attention(attention):
+    """Black and white pixels stay at least half as far apart as in the photo, in every channel."""
+    photo = np.array([[[0] * 3, [255] * 3]], np.uint8)
+    look = Look(photo, np.full((1, 2), attention, np.float32), np.zeros((1, 2), np.int64))
+    black, white = np.asarray(overlay(look, attention_span([look])), int)[0]
+    assert (white - black).min() >= 127
 
 
 def test_models_are_left_as_they_were(tmp_path, results):
@@ -393,11 +403,6 @@ def test_models_are_left_as_they_were(tmp_path, results):
     look_at_sets(model, model, results[:1], OPTIONS)
     assert model.training and model.attention.training
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
-
-
-def test_class_colours_differ():
-    assert len({tuple(c) for c in class_colours(len(CLASS_NAMES)).tolist()}) == len(CLASS_NAMES)
-    assert class_colours(5).shape == (5, 3) and len({tuple(c) for c in class_colours(5).tolist()}) == 5
 
 
 # figures

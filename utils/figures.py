@@ -18,6 +18,7 @@ from sklearn.cluster import DBSCAN
 
 from utils.evaluation import SetResult, class_names
 from utils.metrics import ConfusionMatrix, recall_at
+from utils.tables import printable
 
 LEAST_SHARE = 0.001
 """Classes with a smaller share of the pixels are left out of what is said per class."""
@@ -98,11 +99,6 @@ def _small_png(image: Image.Image) -> bytes:
     palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     palette.save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-def printable(text: object) -> str:
-    """Any name as text that can be encoded: undecodable bytes of a file name become `?`."""
-    return str(text).encode("utf-8", "replace").decode()
 
 
 def _label(text: object) -> str:

@@ -15,7 +15,7 @@ from utils.descriptor_store import bounded_batches, default_folder, folder_of, s
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
-from utils.tables import align
+from utils.tables import align, printable
 
 SPREAD_AT = 5
 
@@ -118,11 +118,6 @@ def localize(
 def spread(positions: np.ndarray) -> float:
     """The largest distance between any two of N positions (N, 2), in their unit; 0 for a single one."""
     return float(np.linalg.norm(positions[:, None] - positions[None], axis=-1).max())
-
-
-def printable(text: str) -> str:
-    """A file's name as it can be shown on one line anywhere: odd characters are written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def format_localisations(localisations: Sequence[Localisation]) -> str:

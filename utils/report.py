@@ -64,7 +64,8 @@ def write_report(
     figures.mkdir(parents=True, exist_ok=True)
     photos: Photos = cache(load_thumbnail)
     seen = look_at_sets(model, before, results, options, seed)
-    span = attention_span([view for views in seen.views.values() for view in views])
+    # of the evaluated model alone: the one from before is drawn on its scale
+    span = attention_span([view.look for views in seen.views.values() for view in views])
     slugs = dict(zip((r.set.name for r in results), file_slugs([r.set.name for r in results])))
     cases = _cases(results, seed)
     _save_panels(figures, slugs, cases, photos)

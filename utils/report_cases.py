@@ -6,8 +6,9 @@ import numpy as np
 
 from datasets.places import neighbours_within
 from utils.evaluation import SetResult
-from utils.figures import found_at_1, printable
+from utils.figures import found_at_1
 from utils.seeding import generator
+from utils.tables import printable
 
 SHOWN = 5
 

@@ -11,13 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from datasets.naming import class_colours
 from utils.evaluation import class_names
-from utils.figures import Plot, printable
+from utils.figures import Plot
 from utils.metrics import RECALL_AT
 from utils.report_attention import LEAST_EFFECT, View
 from utils.report_cases import Case, Tile
-from utils.report_panels import Photos, class_colours, scale_bar, shown_classes, view_pictures
+from utils.report_panels import Photos, scale_bar, shown_classes, view_pictures
 from utils.report_style import STYLE
+from utils.tables import printable
 
 TILE_WIDTH, QUERY_WIDTH = 216, 312
 WIDE = 1000
@@ -242,7 +244,7 @@ def _attention(page: Page, quality: int) -> str:
     scale_bar(240, 12).save(bar, "PNG")
     key = (
         f'<div class="key"><span>1/{page.span:.2f}</span><img src="{_uri(bar.getvalue(), "png")}" width="240" height="12" '
-        f'alt="Colours of attention: darkened below the mean of the image, glowing above it"><span>{page.span:.2f}×</span>'
+        f'alt="Colours of attention: blue below the mean of the image, glowing above it"><span>{page.span:.2f}×</span>'
         "<span>of the image mean; at the mean, the photo is unchanged</span></div>"
     )
     names, colours = class_names(page.num_classes), class_colours(page.num_classes)

@@ -8,12 +8,13 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.town_preview import CLASSES
+from datasets.naming import class_colours
 from datasets.transforms import read_image
 from utils.evaluation import class_names
-from utils.figures import LIGHT, printable
+from utils.figures import LIGHT
 from utils.report_attention import LEAST_SPAN, Look, View, overlay
 from utils.report_cases import Case, Tile
+from utils.tables import printable
 
 TILE, GAP, MARGIN, FRAME = 256, 14, 24, 7
 PAPER, INK, MUTED = LIGHT.paper, LIGHT.ink, LIGHT.muted
@@ -32,15 +33,6 @@ def load_thumbnail(path: str, width: int = THUMBNAIL) -> Image.Image | None:
         return None
     photo.thumbnail((width, width * 3 // 2), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return photo
-
-
-def class_colours(num_classes: int) -> np.ndarray:
-    """uint8 (C, 3): the town's colours (those of Cityscapes), or evenly spread hues for another number of classes."""
-    if num_classes == len(CLASSES):
-        return np.array([rgb for _, rgb in CLASSES], np.uint8)
-    hues = Image.new("HSV", (num_classes, 1))
-    hues.putdata([(255 * c // num_classes, 150 + 100 * (c % 2), 230 - 90 * (c % 3 == 2)) for c in range(num_classes)])
-    return np.asarray(hues.convert("RGB"))[0]
 
 
 def class_picture(classes: np.ndarray, num_classes: int) -> Image.Image:

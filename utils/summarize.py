@@ -19,9 +19,9 @@ from datasets.convert_files import OneLineParser
 from utils.arguments import recorded_arguments
 from utils.checkpoints import load_checkpoint
 from utils.command import run_command
-from utils.localize import printable
 from utils.logs import LOGGER, start_logging
 from utils.runs import BEST, LAST, PREVIOUS
+from utils.tables import printable
 
 SHOWN_AT = ("1", "5")
 RESULTS = "results.json"
