@@ -19,10 +19,10 @@ from datasets.naming import KINDS
 from datasets.places import correct_matches, load_image_set
 from models import build_model
 from tests.tiny import write_idda, write_robotcar
-from utils import figures, report
+from utils import report, report_theme
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, SetResult, evaluate_places, evaluate_segmentation, results_dict
-from utils.figures import DARK, LIGHT, found_at_1, query_map, recall_curves
+from utils.figures import found_at_1, query_map, recall_curves
 from utils.metrics import recall_at
 from utils.report import MAX_CASES, write_report
 from utils.report_attention import (
@@ -42,6 +42,7 @@ from utils.report_cases import choose_cases, describe_case, metres
 from utils.report_page import attention_caption
 from utils.report_panels import FOUND, FRAME, MISSED, framed, load_thumbnail, retrieval_panel
 from utils.report_showcase import showcase
+from utils.report_theme import DARK, LIGHT
 from utils.seeding import seed_torch
 
 OPTIONS = EmbeddingOptions(batch_size=8, num_workers=0)
@@ -66,8 +67,8 @@ HISTORY = [
 def coarse_plots():
     """Plots of fewer pixels, drawn in less time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "PRINT_DPI", 100)
-        patch.setattr(figures, "SCREEN_DPI", 90)
+        patch.setattr(report_theme, "PRINT_DPI", 100)
+        patch.setattr(report_theme, "SCREEN_DPI", 90)
         yield
 
 

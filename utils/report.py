@@ -7,23 +7,26 @@ from pathlib import Path
 
 from models.segvpr import SegVPR
 from utils.embedding import EmbeddingOptions
-from utils.evaluation import SetResult
+from utils.evaluation import SetResult, class_names
 from utils.figures import (
+    LEAST_CELL,
     class_attention_bars,
     class_iou_bars,
     confusion_heatmap,
     file_slugs,
     found_at_1,
-    history_plots,
     query_map,
     recall_curves,
-    save_plot,
+    unseen_predictions,
+    zero_iou,
 )
 from utils.metrics import ConfusionMatrix
 from utils.report_attention import LEAST_EFFECT, MAX_LOOKS, Seen, View, attention_span, class_attention, look_at_sets
 from utils.report_cases import choose_cases
+from utils.report_history import history_plots
 from utils.report_page import Captioned, Page, SetCases, render
 from utils.report_panels import Photos, attention_sheet, load_thumbnail, retrieval_panel
+from utils.report_theme import save_plot
 
 MAX_CASES, CASES_PER_SET, MAX_MAPS = 24, 6, 12
 """Retrievals shown, over all sets and per set, and query maps."""
@@ -34,7 +37,7 @@ HISTORY_ALT = {
     "training_losses": "Every loss, its mean over each epoch",
     "training_recall": "Recall@1 and recall@5 of every set after each epoch",
     "training_miou": "mIoU on the validation gallery after each epoch",
-    "training_learning_rates": "Learning rates at the end of each epoch, on a logarithmic axis",
+    "training_learning_rates": "Learning rates at the end of each epoch",
 }
 
 
@@ -162,15 +165,22 @@ def _rests(figures: Path, seen: Seen) -> Captioned | None:
 def _segmentation(figures: Path, confusion: ConfusionMatrix | None) -> list[Captioned]:
     if confusion is None or not confusion.matrix.any():
         return []
+    bars = save_plot(partial(class_iou_bars, confusion), figures / "class_iou.png")
+    matrix = save_plot(partial(confusion_heatmap, confusion), figures / "confusion_matrix.png")
+    rare = f"Not drawn, each predicted for less than {LEAST_CELL:.1%} of every label's pixels"
     return [
+        Captioned(bars, "IoU of every class in percent", _folded("IoU 0.0", zero_iou(confusion), confusion)),
         Captioned(
-            save_plot(partial(class_iou_bars, confusion), figures / "class_iou.png"), "IoU of every class in percent"
-        ),
-        Captioned(
-            save_plot(partial(confusion_heatmap, confusion), figures / "confusion_matrix.png"),
+            matrix,
             "Confusion matrix: for every labelled class, how its pixels were predicted, in percent",
+            _folded(rare, unseen_predictions(confusion), confusion),
         ),
     ]
+
+
+def _folded(what: str, classes: Sequence[int], confusion: ConfusionMatrix) -> str:
+    names = class_names(len(confusion.matrix))
+    return f"{what}: {', '.join(names[c] for c in classes)}." if classes else ""
 
 
 def _notes(results: Sequence[SetResult], seen: Seen) -> dict[str, str]:

@@ -13,12 +13,12 @@ from PIL import Image
 
 from datasets.naming import class_colours
 from utils.evaluation import class_names
-from utils.figures import Plot
 from utils.metrics import RECALL_AT
 from utils.report_attention import LEAST_EFFECT, View
 from utils.report_cases import Case, Tile
 from utils.report_panels import Photos, scale_bar, shown_classes, view_pictures
 from utils.report_style import STYLE
+from utils.report_theme import Plot
 from utils.tables import printable
 
 TILE_WIDTH, QUERY_WIDTH = 216, 312

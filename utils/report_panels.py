@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from datasets.naming import class_colours
 from datasets.transforms import read_image
 from utils.evaluation import class_names
-from utils.figures import LIGHT
 from utils.report_attention import LEAST_SPAN, Look, View, overlay
 from utils.report_cases import Case, Tile
+from utils.report_theme import LIGHT
 from utils.tables import printable
 
 TILE, GAP, MARGIN, FRAME = 256, 14, 24, 7
