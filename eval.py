@@ -91,7 +91,7 @@ def localize_photos(args: argparse.Namespace) -> None:
     if args.json:
         print(to_json(found))
     else:
-        LOGGER.info("%s", format_localisations(found))
+        LOGGER.info("%s", format_localisations(found, gallery))
 
 
 def with_scales(checkpoint: Checkpoint, scale_indexes: list[int] | None) -> Checkpoint:
