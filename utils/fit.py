@@ -20,7 +20,7 @@ from utils.distributed import from_first, is_first, own_part, rank, world_size
 from utils.embedding import EmbeddingOptions, embed_images, next_batch, worker_deaths_named
 from utils.events import EventWriter, attention_pictures
 from utils.failures import RunFailed
-from utils.history import write_history
+from utils.history import epoch_line, write_history
 from utils.interrupts import Interrupts, StopRequested, forget_children, ignore_in_worker
 from utils.logs import LOGGER, progress_bar
 from utils.runs import BEST, LAST, PREVIOUS
@@ -348,10 +348,8 @@ class Fit:
         if events.active:
             for name, picture in attention_pictures(self.model, self.pictured, self.data.scale, self.options):
                 events.images(state.epoch, name, picture)
-        brief = {name: value for name, value in {**losses, **figures}.items() if "@" not in name or name.endswith("@1")}
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in brief.items())
         best = " (best so far)" if improved else ""
-        LOGGER.info("epoch %d/%d%s: %s", state.epoch, self.settings.n_epochs, best, shown)
+        LOGGER.info("epoch %d/%d%s: %s", state.epoch, self.settings.n_epochs, best, epoch_line(losses, figures))
 
     def _write_history(self) -> None:
         if is_first():

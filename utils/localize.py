@@ -133,7 +133,12 @@ def format_localisations(localisations: Sequence[Localisation], gallery: ImageSe
     blocks = []
     for found in localisations:
         rows = [
-            [f"{rank} {_shown_path(m.path, gallery)}", f"{m.east:.2f}", f"{m.north:.2f}", f"{m.descriptor_distance:.4f}"]
+            [
+                f"{rank} {_shown_path(m.path, gallery)}",
+                f"{m.east:.2f}",
+                f"{m.north:.2f}",
+                f"{m.descriptor_distance:.4f}",
+            ]
             for rank, m in enumerate(found.matches, 1)
         ]
         best = found.matches[0]
