@@ -29,7 +29,7 @@ from utils.parsers import main_parser
 from utils.report_attention import LEAST_EFFECT
 from utils.runs import BEST
 from utils.schedules import poly
-from utils.summarize import to_markdown
+from utils.summary_table import to_markdown
 
 # -- variants and presets --------------------------------------------------------------------------------------------
 
