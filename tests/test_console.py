@@ -29,14 +29,14 @@ def image_set(folder: str, count: int) -> ImageSet:
 
 def test_sets_are_one_table():
     sets = [
-        EvaluationSet("val", image_set("g", 3), image_set("a b/q", 12), KINDS["iddav2"], (5.0,), 0.5),
-        EvaluationSet("night\n", image_set("o", 3), image_set("n", 1), KINDS["utm"], (25.0, 2.5), 1.0),
+        EvaluationSet("val", image_set("town3/g", 3), image_set("town3/a b/q", 12), KINDS["iddav2"], (5.0,), 0.5),
+        EvaluationSet("night\n", image_set("/data/o+p", 3), image_set("/data/n", 1), KINDS["utm"], (25.0, 2.5), 1.0),
     ]
     assert format_sets(sets).splitlines() == [
         "set      queries  gallery         within  camera  scale  folders",
         "-" * 55,
         "val           12        3            5 m    same    0.5  a b/q in g",
-        r"night\n        1        3  25 m or 2.5 m     any      1  n in o",
+        r"night\n        1        3  25 m or 2.5 m     any      1  n in o+p",
     ]
 
 

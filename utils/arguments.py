@@ -1,6 +1,7 @@
 """From a parsed command line to typed values. A namespace travels no further than main.py, eval.py and this module."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -155,17 +156,23 @@ def evaluation_sets(
 
 
 def format_sets(sets: Sequence[EvaluationSet]) -> str:
-    """What will be evaluated, a line per set: images of each side, which matches are correct, and the folders."""
+    """What will be evaluated, a line per set: images of each side, which matches are correct, and where the two part."""
     rows = [["set", "queries", "gallery", "within", "camera", "scale"]]
     folders = ["folders"]
     for s in sets:
         within = " or ".join(f"{t:g} m" for t in s.thresholds_m)
         camera = "same" if s.kind.same_camera else "any"
         rows.append([printable(s.name), str(len(s.queries)), str(len(s.gallery)), within, camera, f"{s.scale:g}"])
-        folders.append(printable(f"{s.queries.folder} in {s.gallery.folder}"))
+        folders.append(printable(_side_by_side(s.queries.folder, s.gallery.folder)))
     head, rule, *lines = align(rows)
     # folders may be long: last, and flush left
     return "\n".join([f"{head}  {folders[0]}", rule, *(f"{line}  {text}" for line, text in zip(lines, folders[1:]))])
+
+
+def _side_by_side(queries: str, gallery: str) -> str:
+    """Both folders below what they have in common: the command line says where that is."""
+    above = len(os.path.commonpath([os.path.dirname(os.path.abspath(folder)) for folder in (queries, gallery)]))
+    return " in ".join(os.path.abspath(folder)[above:].strip("/") for folder in (queries, gallery))
 
 
 def _evaluation_set(

@@ -68,6 +68,9 @@ class Seen(NamedTuple):
     effect: float | None
 
 
+NOTHING = Seen({}, None, None, 0, None)
+
+
 def look_at_sets(
     model: SegVPR,
     before: SegVPR | None,
