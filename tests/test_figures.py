@@ -73,7 +73,7 @@ RATES = ("encoder", "head", "attention", "pyramid", "discriminator")
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("epochs", [1, 2, 3, 10, 50, 100])
-@pytest.mark.parametrize("rates", [(0.0,) * 5, (1e-3, 1e-2, 1e-3, 0.0, 4e-4), (5e-324, 1e-12, 3e9, 1.0, 0.1)])
+@pytest.mark.parametrize("rates", [(0.0,) * 5, (1e-3, 1e-2, 1e-3, 0.0, 4e-4), (1e-30, 1e-12, 3e9, 1.0, 0.1)])
 def test_learning_rates_are_drawn_from_zero_with_a_tick_at_whole_epochs_alone(tmp_path, epochs, rates):
     history = [
         {"epoch": e, "loss_discriminator_source": 0.5, "miou": 0.0}

@@ -18,6 +18,8 @@ LEAST_SHARE = 0.001
 """Classes with a smaller share of the pixels are left out of what is said per class."""
 LEAST_CELL = 0.005
 """A smaller share of a label's pixels is shown as nothing in the confusion matrix."""
+FEWEST_COLUMNS = 8
+"""Cells of a confusion matrix with fewer columns are no wider than with so many."""
 DISTRICT_GAP_M, CELL_M = 300.0, 50.0
 
 
@@ -243,6 +245,7 @@ def confusion_heatmap(confusion: ConfusionMatrix, theme: Theme) -> Figure:
         axes.text(c + 0.5, r + 0.5, f"{percent[r, c]:.0f}", ha="center", va="center", fontsize=7, color=ink)
     dress(axes, theme, "Confusion, % of each label's pixels", "predicted", "label", grid="")
     axes.invert_yaxis()
+    axes.set_xlim(0, max(len(columns), FEWEST_COLUMNS))
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks(np.arange(len(columns)) + 0.5, [names[c] for c in columns], rotation=90)
     axes.set_yticks(np.arange(len(rows)) + 0.5, [names[r] for r in rows])

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from utils.report_theme import Draw, Theme, blank_figure, dress, legend, series
+from utils.report_theme import TITLE_TEXT, Draw, Theme, blank_figure, dress, legend, series
 
 HEAD_PARTS = frozenset({"head", "pyramid", "discriminator"})
 """Parts of the network that learn from classes alone: without a semantic loss they stay as they were."""
@@ -32,13 +32,13 @@ def history_plots(history: Sequence[dict], untrained: Collection[str] = ()) -> d
     sets = list(dict.fromkeys(k.rsplit("_recall@", 1)[0] for k in keys if "_recall@" in k))
     plots: dict[str, Draw] = {}
     if losses:
-        plots["training_losses"] = partial(_small_multiples, history, losses)
+        plots["training_losses"] = partial(_small_multiples, history, losses, "Losses, mean over an epoch")
     if sets:
         plots["training_recall"] = partial(_recall_history, history, sets)
     if "miou" in keys and "head" not in idle:
         plots["training_miou"] = partial(_miou_history, history)
     if rates:
-        plots["training_learning_rates"] = partial(_small_multiples, history, rates)
+        plots["training_learning_rates"] = partial(_small_multiples, history, rates, "Learning rates after an epoch")
     return plots
 
 
@@ -61,16 +61,18 @@ def _epoch_axis(axes: Axes, epochs: np.ndarray) -> None:
 
 def _value_axis(axes: Axes, values: np.ndarray) -> None:
     """Linear from 0, which rates reach at the end of a schedule."""
-    axes.set_ylim(0, None if (values > 0).any() else 1)
+    largest = np.nanmax(values, initial=0)
+    axes.set_ylim(0, 1.1 * largest if largest > 0 else 1)
     axes.locator_params(axis="y", nbins=4)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
 
 
-def _small_multiples(history: Sequence[dict], named: dict[str, str], theme: Theme) -> Figure:
+def _small_multiples(history: Sequence[dict], named: dict[str, str], title: str, theme: Theme) -> Figure:
     """A panel per column of the history, each with an axis of its own: their sizes differ by powers of ten."""
     epochs = _column(history, "epoch")
     rows = -(-len(named) // 2)
-    figure = blank_figure(theme, 0.4 + 1.6 * rows)
+    figure = blank_figure(theme, 0.7 + 1.6 * rows)
+    figure.suptitle(title, x=0.02, ha="left", color=theme.ink, fontsize=TITLE_TEXT, fontweight="bold")
     for i, (name, key) in enumerate(named.items()):
         axes = figure.add_subplot(rows, 2, i + 1)
         values = _column(history, key)
