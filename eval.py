@@ -36,7 +36,7 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     screening = Screening(args.on_bad_image)
     with distributed.started(compute.device):
         start = distributed.from_first(lambda: set_up(args, compute, screening, command))
-        folder, checkpoint, sets, labelled = start
+        folder, checkpoint, sets, labelled, head_trained = start
         model = compute.place(checkpoint.build())
         store = distributed.from_first(lambda: arguments.evaluation_store(args))
         retrieval = arguments.retrieval_settings(args)
@@ -44,17 +44,25 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
             model, args.resume, sets, labelled, options, folder, args.save_descriptors, retrieval, store
         )
         if evaluation and not args.no_report:
-            LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))
+            report = write_report(folder, model, *evaluation, options, seed=args.seed, head_trained=head_trained)
+            LOGGER.info("report: %s", report)
         screening.log_summary()
 
 
 class Start(NamedTuple):
-    """What an evaluation starts with; the first process finds it out for all. mIoU is measured on `labelled`."""
+    """What an evaluation starts with; the first process finds it out for all.
+
+    Attributes
+    ----------
+    labelled : images on which mIoU is measured.
+    head_trained : whether the checkpoint's training had a semantic loss.
+    """
 
     folder: Path
     checkpoint: Checkpoint
     sets: list[EvaluationSet]
     labelled: tuple[str, ...]
+    head_trained: bool
 
 
 def set_up(args: argparse.Namespace, compute: Compute, screening: Screening, command: list[str]) -> Start:
@@ -68,7 +76,9 @@ def set_up(args: argparse.Namespace, compute: Compute, screening: Screening, com
     LOGGER.info("%s %s: %s", origin, args.resume, describe_config(checkpoint.config))
     arguments.use_town_if_no_data(args)
     sets = arguments.evaluation_sets(args, screening)
-    return Start(folder, replace(checkpoint, training={}), sets, labelled_images(sets, args.seed, screening))
+    labelled = labelled_images(sets, args.seed, screening)
+    trained_with = arguments.recorded_arguments(checkpoint.training.get("record") or {})
+    return Start(folder, replace(checkpoint, training={}), sets, labelled, trained_with["sem_loss_weight"] != 0)
 
 
 def localize_photos(args: argparse.Namespace) -> None:
@@ -94,7 +104,7 @@ def localize_photos(args: argparse.Namespace) -> None:
     if args.json:
         print(to_json(found))
     else:
-        LOGGER.info("%s", format_localisations(found))
+        LOGGER.info("%s", format_localisations(found, gallery))
 
 
 def with_scales(checkpoint: Checkpoint, scale_indexes: list[int] | None) -> Checkpoint:

@@ -105,7 +105,10 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         evaluation = evaluate_and_write(model, best, sets, labelled, options, folder)
         if evaluation and not args.no_report:
             before = compute.place(before) if before else None
-            report = write_report(folder, model, *evaluation, options, training_run.state.history, before, args.seed)
+            head_trained = args.sem_loss_weight != 0
+            report = write_report(
+                folder, model, *evaluation, options, training_run.state.history, before, args.seed, head_trained
+            )
             LOGGER.info("report: %s", report)
         screening.log_summary()
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.study_statistics import Difference
-from utils.figures import Theme, _dress, _figure
+from utils.report_theme import Theme, blank_figure, dress
 
 COLUMNS = 3
 ROW_IN, HEAD_IN, WIDTH_IN = 0.22, 0.75, 8.0
@@ -15,12 +15,12 @@ ROW_IN, HEAD_IN, WIDTH_IN = 0.22, 0.75, 8.0
 def _panels(theme: Theme, titles: Sequence[str], labels: Sequence[str], x: str) -> tuple[Figure, list]:
     """A panel per condition, with the same rows in each, the first on top."""
     rows = -(-len(titles) // COLUMNS)
-    figure = _figure(theme, rows * (HEAD_IN + ROW_IN * len(labels)), WIDTH_IN)
+    figure = blank_figure(theme, rows * (HEAD_IN + ROW_IN * len(labels)), WIDTH_IN)
     grid = figure.subplots(rows, min(COLUMNS, len(titles)), sharex=True, sharey=True, squeeze=False).ravel()
     for axes in grid[len(titles) :]:
         axes.set_visible(False)
     for axes, title in zip(grid, titles):
-        _dress(axes, theme, title, x, grid="x")
+        dress(axes, theme, title, x, grid="x")
         axes.set_yticks(range(len(labels)), labels)
         axes.tick_params(labelbottom=True)
         axes.set_ylim(len(labels) - 0.4, -0.6)

@@ -15,9 +15,11 @@ from benchmarks.study_statistics import Difference, found_within, paired, shown,
 from benchmarks.study_variants import CONDITIONS, Variant
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import class_names, file_name
-from utils.figures import LEAST_SHARE, class_attention_bars, save_plot
+from utils.figures import LEAST_SHARE, class_attention_bars
+from utils.report_theme import save_plot
 from utils.seeding import generator
-from utils.summarize import Run, Summary, read_run, row_of, to_csv, to_markdown
+from utils.summarize import Run, read_run, row_of
+from utils.summary_table import Summary, to_csv, to_markdown
 
 MIOU = "mIoU"
 

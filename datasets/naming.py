@@ -1,5 +1,6 @@
 """File names, folder layouts and the class table of IDDAv2 and RobotCar (protocol, section 2)."""
 
+import colorsys
 import hashlib
 import math
 import os
@@ -57,11 +58,11 @@ CLASS_NAMES = (
     "Bicycle",
 )
 CLASS_COLOURS = (
-    (128, 64, 128), (244, 35, 232), (90, 90, 90), (102, 102, 156), (210, 150, 130), (190, 190, 190), (250, 170, 30),
-    (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
-    (0, 60, 100), (0, 0, 230), (119, 11, 32),
-)  # fmt: skip
-"""Red, green, blue of each class in pictures."""
+    *((128, 64, 128), (244, 35, 232), (90, 90, 90), (102, 102, 156), (210, 150, 130), (190, 190, 190)),
+    *((250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60)),
+    *((255, 0, 0), (0, 0, 142), (0, 60, 100), (0, 0, 230), (119, 11, 32)),
+)
+"""RGB 0..255 of each class: the colours in which street scenes are usually shown, some moved apart."""
 RAW_IDS = 27
 _CLASS_OF_RAW = {
     1: 2, 2: 4, 4: 11, 5: 5, 6: 0, 7: 0, 8: 1, 9: 8, 10: 13, 11: 3,
@@ -70,6 +71,15 @@ _CLASS_OF_RAW = {
 RAW_TO_CLASS = np.full(256, IGNORED, np.uint8)
 """Raw id (red channel of a label) -> training class 0..16, or 255 (ignored)."""
 RAW_TO_CLASS[list(_CLASS_OF_RAW)] = list(_CLASS_OF_RAW.values())
+
+
+def class_colours(num_classes: int) -> np.ndarray:
+    """A colour per class, uint8 (classes, 3): `CLASS_COLOURS` for the 17 classes, else hues far from each other."""
+    if num_classes == len(CLASS_NAMES):
+        return np.array(CLASS_COLOURS, np.uint8)
+    golden = 0.618034  # successive multiples of it, modulo 1, keep apart
+    hues = [colorsys.hsv_to_rgb(i * golden % 1, 0.75, 0.95 - 0.35 * (i % 2)) for i in range(num_classes)]
+    return (255 * np.array(hues)).round().astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def test_any_folder_of_images_of_mixed_sizes_can_be_evaluated(trained_run, tmp_p
     (found,) = json.loads((tmp_path / "out/results.json").read_text())["sets"]
     assert found["num_gallery"] == 9 and found["recall"]["1"] == 1  # each image finds itself
     log = (tmp_path / "out/log.txt").read_text()
-    assert "all: 9 gallery images instead of 20" in log and "no --dataset_root_val: validation is skipped" in log
+    assert "so recalls count those there are: all (9)" in log and "no --dataset_root_val: validation is skipped" in log
 
 
 def test_a_test_set_named_val_is_not_the_validation_set(trained_run, tmp_path):

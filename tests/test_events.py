@@ -1,18 +1,21 @@
 """Event files and attention pictures."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from datasets.naming import class_colours
 from datasets.transforms import read_image, scale_image, to_network_input
 from models import build_model
 from tests.tiny import place_picture
 from utils import events
 from utils.embedding import EmbeddingOptions
-from utils.events import HEAT, PHOTO_SHARE, EventWriter, attention_pictures, class_colours, heat
+from utils.events import EventWriter, attention_pictures
+from utils.report_attention import attention_span, look_at, overlay
 
 
 @pytest.fixture
@@ -94,6 +97,7 @@ def test_pictures_show_photo_attention_and_classes(tmp_path):
     assert model.training
     assert [name for name, _ in pictures] == ["0_@0@0@", "1_@1@0@"]
     model.eval()
+    span = attention_span([look_at(model, path, 0.5, EmbeddingOptions()) for path in paths])
     for path, (_, picture) in zip(paths, pictures):
         assert picture.dtype == np.uint8 and picture.shape == (100, 3 * 112, 3)
         photo, heated, classes = np.split(picture, 3, axis=1)
@@ -104,22 +108,11 @@ def test_pictures_show_photo_attention_and_classes(tmp_path):
             predicted = model.segment(batch)[0].argmax(0).numpy()
             attention = model.attend(batch)[0, 0].numpy()
         np.testing.assert_array_equal(classes, class_colours(17)[predicted])
-        # corners are aligned: where the map's corner is the highest or lowest, so is the picture's
-        colour = (heated[0, 0] - PHOTO_SHARE * photo[0, 0].mean()) / (1 - PHOTO_SHARE)
-        unit = (attention[0, 0] - attention.min()) / (attention.max() - attention.min())
-        expected = [np.interp(unit, np.linspace(0, 1, 5), HEAT[:, c]) for c in range(3)]
-        np.testing.assert_allclose(colour, expected, atol=12)
-
-
-def test_heat_by_hand():
-    photo = np.full((1, 3, 3), 100, np.uint8)
-    coloured = heat(np.array([[-1.0, 0.0, 1.0]], np.float32), photo)
-    expected = [PHOTO_SHARE * 100 + (1 - PHOTO_SHARE) * HEAT[i] for i in (0, 2, 4)]
-    np.testing.assert_array_equal(coloured[0], np.round(expected))
-    np.testing.assert_array_equal(heat(np.ones((1, 3)), photo)[0], np.round([expected[0]] * 3))
-
-
-@pytest.mark.parametrize("classes", [1, 5, 17, 40])
-def test_classes_have_colours_of_their_own(classes):
-    colours = class_colours(classes)
-    assert colours.dtype == np.uint8 and len(np.unique(colours, axis=0)) == classes
+        # the report's heat map: within this photo's own network output, relative to its mean
+        look = look_at(model, path, 0.5, EmbeddingOptions())
+        np.testing.assert_allclose(
+            look.attention[0, 0] / look.attention[-1, -1], attention[0, 0] / attention[-1, -1], 1e-3
+        )
+        np.testing.assert_array_equal(heated, np.asarray(overlay(look, span)))
+    Path(paths[0]).unlink()
+    assert [name for name, _ in attention_pictures(model, paths, 0.5, EmbeddingOptions())] == ["1_@1@0@"]

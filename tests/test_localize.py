@@ -111,7 +111,8 @@ def test_positions_may_come_from_a_csv_file(model, checkpoint, tmp_path):
     (tmp_path / "places.csv").write_text("path,easting,northing\n0.png,500000,10\n1.png,500003,14\n")
     gallery = located_image_set(tmp_path / "gallery", tmp_path / "places.csv")
     (found,) = localize(model, checkpoint, gallery, [gallery.paths[1]], OPTIONS, 1.0, store=tmp_path / "store")
-    assert [(m.east, m.north) for m in found.matches] == [(500003, 14), (500000, 10)] and found.spread_m == 5
+    assert [(m.east, m.north) for m in found.matches] == [(500003, 14), (500000, 10)]
+    assert found.spread_m is None and "of each other" not in format_localisations([found], gallery), "there are no five"
 
 
 def test_positions_of_a_known_zone_are_told_in_degrees_too(model, checkpoint, tmp_path):
@@ -183,6 +184,25 @@ def test_a_set_that_is_evaluated_or_trained_on_says_so_in_one_line(tmp_path, cap
         out == f"positions of 3 images in {tmp_path}: 3 from names; not read: 1 .heic (convert these photos to JPEG)\n"
     )
     assert "warning: " in error and "latitude and longitude in degrees" in error
+
+
+def test_agreement_is_told_only_if_five_images_of_a_place_could_agree(tmp_path):
+    """Six images of one place 5 m apart, and six places 40 m apart with one image each."""
+    for name, spacing in (("dense", 5.0), ("sparse", 40.0)):
+        for place in range(6):
+            folder = tmp_path / name / "a b"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(place_picture(place, 0, 0)).save(folder / f"@{500000 + spacing * place}@10@{place}@.png")
+    for name, told in (("dense", True), ("sparse", False)):
+        gallery = located_image_set(tmp_path / name)
+        east, north = gallery.positions[2]
+        found = Localisation("photo.jpg", (Match(gallery.paths[2], east, north, 0.1),), 20.0)
+        text = format_localisations([found], gallery)
+        assert ("the first 5 matches lie within 20.0 m of each other" in text) == told
+        # relative to the gallery, whole for programs
+        assert f"  1 a b/{Path(gallery.paths[2]).name} " in text and str(tmp_path) not in text
+        assert json.loads(to_json([found]))["localisations"][0]["matches"][0]["path"] == gallery.paths[2]
+    assert format_localisations([found]).splitlines()[3].split()[1] in str(gallery.paths[2])
 
 
 def test_spread_by_hand():

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.naming import (
+    CLASS_COLOURS,
+    CLASS_NAMES,
+    class_colours,
     count_suffixes,
     detect_kind,
     label_folder,
@@ -18,6 +21,7 @@ from datasets.naming import (
     parse_position,
 )
 from datasets.places import correct_matches, load_image_set, neighbours_within
+from datasets.town.preview import colour_label
 from datasets.transforms import image_size, read_image
 from tests.tiny import write_idda, write_pass, write_robotcar
 
@@ -158,3 +162,16 @@ def test_label_folders_alone_make_iddav2_of_one_camera(tmp_path):
     assert neighbours_within(gallery, queries, kind.train_threshold_m, kind.same_camera).counts.tolist() == [1, 1, 1]
     correct, _ = correct_matches(gallery, queries, np.array([[0], [1], [0]]), 5, kind.same_camera)
     assert correct.tolist() == [[True], [True], [False]]
+
+
+@pytest.mark.parametrize("classes", [1, 5, 17, 40])
+def test_classes_have_colours_of_their_own(classes):
+    colours = class_colours(classes)
+    assert colours.dtype == np.uint8 and colours.shape == (classes, 3) and len(np.unique(colours, axis=0)) == classes
+
+
+def test_one_table_of_colours_beside_the_names():
+    assert len(CLASS_COLOURS) == len(CLASS_NAMES) and class_colours(17).tolist() == [list(c) for c in CLASS_COLOURS]
+    labels = np.array([[7, 1, 26, 0]], np.uint8)  # raw ids of road, building, truck and of nothing
+    expected = [CLASS_COLOURS[CLASS_NAMES.index(name)] for name in ("Road", "Building", "Truck")]
+    assert np.asarray(colour_label(labels))[0].tolist() == [*map(list, expected), [0, 0, 0]]

@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image, ImageColor
 
-from datasets.naming import CLASS_NAMES, KINDS
+from datasets.naming import KINDS
 from datasets.places import correct_matches, load_image_set
 from models import build_model
 from tests.tiny import write_idda, write_robotcar
-from utils import figures, report
+from utils import report, report_theme
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, SetResult, evaluate_places, evaluate_segmentation, results_dict
-from utils.figures import DARK, LIGHT, found_at_1, query_map, recall_curves
+from utils.figures import found_at_1, query_map, recall_curves
 from utils.metrics import recall_at
 from utils.report import MAX_CASES, write_report
 from utils.report_attention import (
@@ -30,6 +30,7 @@ from utils.report_attention import (
     MAX_LOOKS,
     Look,
     attention_effect,
+    attention_span,
     attention_sums,
     class_attention,
     look_at,
@@ -38,9 +39,10 @@ from utils.report_attention import (
     shrink,
 )
 from utils.report_cases import choose_cases, describe_case, metres
-from utils.report_page import attention_caption
-from utils.report_panels import FOUND, FRAME, MISSED, class_colours, framed, load_thumbnail, retrieval_panel
+from utils.report_page import attention_caption, breakable, unbroken
+from utils.report_panels import FOUND, FRAME, MISSED, framed, load_thumbnail, retrieval_panel
 from utils.report_showcase import showcase
+from utils.report_theme import DARK, LIGHT
 from utils.seeding import seed_torch
 
 OPTIONS = EmbeddingOptions(batch_size=8, num_workers=0)
@@ -65,8 +67,8 @@ HISTORY = [
 def coarse_plots():
     """Plots of fewer pixels, drawn in less time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "PRINT_DPI", 100)
-        patch.setattr(figures, "SCREEN_DPI", 90)
+        patch.setattr(report_theme, "PRINT_DPI", 100)
+        patch.setattr(report_theme, "SCREEN_DPI", 90)
         yield
 
 
@@ -169,6 +171,47 @@ def test_page_stands_alone_and_says_the_recalls(full, results):
         assert heading in text
 
 
+def test_the_page_says_what_was_evaluated(full):
+    page = (full / "report.html").read_text()
+    text = " ".join(" ".join(check(page).words).split())
+    assert "&lt;" not in page, "no markup of our own is shown as text"
+    assert "resnet18 with deeplab · attention released · input released · run of 2026-11-24 03:58" in text
+    assert "val is the validation set" in text and "val (validation set)" in text
+    maps = page[page.index('id="maps"') : page.index('id="retrievals"')]
+    assert maps.count("Queries where they were taken") == 1
+    assert maps.count("<figure") == 2 and maps.index("<details>") > maps.index("<figure"), "the second is folded"
+    first_case = page[page.index("<details open") :]
+    assert first_case.index("found at rank 1</b>") < first_case.index('<b class="missed">')
+
+
+def test_without_a_semantic_loss_nothing_is_said_of_classes(tmp_path, model, results, confusion):
+    history = [{**row, "lr_discriminator": 0.1, "lr_attention": 0.1} for row in HISTORY]
+    page = make(tmp_path, model, results, confusion, history=history, head_trained=False)
+    checker = check(page)
+    text = " ".join([*checker.words, *(image["alt"] for image in checker.images)])
+    assert "Attention" in text and not re.search("IoU|[Pp]redicted class|Segmentation|Where attention rests", text)
+    made = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert "attention_val" in made and "training_learning_rates" in made
+    assert not made & {"class_iou", "confusion_matrix", "training_miou", "attention_per_class"}
+
+
+def test_without_attention_none_is_shown(tmp_path, results):
+    model = build_model("resnet18", attention="none", guidance=False)
+    page = make(tmp_path / "a", model, results[:1])
+    text = " ".join(check(page).words)
+    assert "attention none · no guidance · input released" in text and "Classes" in text
+    assert "Attention is" not in text and 'alt="attention' not in page
+    page = make(tmp_path / "b", model, results[:1], head_trained=False)
+    assert 'id="attention"' not in page and not list((tmp_path / "b/figures").glob("attention*"))
+
+
+def test_numbers_stay_whole_and_names_may_break():
+    assert str(unbroken("1,699 m, but <b> not 2 miles")).startswith(
+        '<span class="whole">1,699 m</span>, but &lt;b&gt; not 2 m'
+    )
+    assert breakable("a/b_<c>") == "a/<wbr>b_<wbr>&lt;c&gt;"
+
+
 def test_all_figures_exist_and_open(full):
     names = {path.stem for path in (full / "figures").iterdir()}
     expected = {"recall_curves", "map_val", "map_robotcar_night", "attention_val", "attention_robotcar_night"}
@@ -215,7 +258,7 @@ def test_hostile_names_are_escaped(tmp_path, data, model):
         tmp_path / "run", model, results, checkpoint=hostile, history=[{"epoch": 1, f"{hostile}_recall@1": 3.0}]
     )
     words = "".join(check(page).words)
-    assert "<script>alert('$x_1')</script>&\"/../?" in words
+    assert "<script>alert('$x_1')</script>&\"/../\\udcff" in words
     assert "<img src=x>" in words
     assert all(path.parent == tmp_path / "run" / "figures" for path in (tmp_path / "run").rglob("*.png"))
 
@@ -243,7 +286,8 @@ def test_bounded_for_many_sets(tmp_path, model, results, monkeypatch):
     look_at_sets(model, None, many(results[0], 50), OPTIONS)
     assert len(calls) == MAX_LOOKS
     cases = report._cases(many(results[0], 50), 0)
-    assert len(cases) == MAX_CASES and all(len(s.cases) == 1 for s in cases)
+    assert len(cases) == MAX_CASES // 2
+    assert all([case.found for case in s.cases] == [True, False] for s in cases), "a hit, then a miss"
 
 
 def test_quality_falls_until_the_page_is_small_enough(tmp_path, model, results, monkeypatch):
@@ -291,11 +335,21 @@ def test_hardest_misses_come_first_and_hits_are_drawn(by_hand):
     cases = choose_cases(by_hand, 4, 2, seed=0)
     assert [case.index for case in cases if not case.found] == [4, 2, 1, 3]
     assert [case.index for case in choose_cases(by_hand, 2, 0)] == [4, 2]
-    assert all(case.found for case in cases[-2:])
+    assert [case.found for case in cases] == [True, *[False] * 4, True]
     assert choose_cases(by_hand, 4, 2, seed=0) == cases
-    drawn = {tuple(c.index for c in choose_cases(by_hand, 2, 2, seed)[-2:]) for seed in range(8)}
+    drawn = {choose_cases(by_hand, 2, 2, seed)[-1].index for seed in range(8)}
     assert len(drawn) > 1
-    assert len(choose_cases(by_hand, 100, 100)) == 10
+    everything = [case.index for case in choose_cases(by_hand, 100, 100)]
+    assert sorted(everything) == list(range(10))
+
+
+def test_the_first_case_is_a_typical_hit(by_hand):
+    """Hits are 0 and 5 to 9; with these distances of their first images, 7 is in the middle."""
+    near = by_hand.descriptor_distance.copy()
+    near[[0, 5, 6, 7, 8], 0], near[9, 0] = (0.9, 0.1, 0.2, 0.3, 0.7), 0.8
+    result = replace(by_hand, descriptor_distance=near)
+    for seed in range(3):
+        assert [case.index for case in choose_cases(result, 2, 1, seed)] == [7, 4, 2]
 
 
 def test_what_a_case_says(by_hand):
@@ -384,7 +438,16 @@ def test_overlay_glows_above_the_mean_and_leaves_the_mean_alone():
     photo = np.full((1, 3, 3), 128, np.uint8)
     look = Look(photo, np.array([[0.5, 1.0, 2.0]], np.float32), np.zeros((1, 3), np.int64))
     low, mean, high = np.asarray(overlay(look, 2.0), int)[0]
-    assert low.sum() < 3 * 128 < high.sum() and mean.tolist() == [128] * 3 and high[0] > high[2]
+    assert low.sum() < 3 * 128 < high.sum() and mean.tolist() == [128] * 3 and high[0] > high[2] and low[0] < low[2]
+
+
+@pytest.mark.parametrize("attention", [1e-6, 0.01, 0.05, 1.0, 20.0, 1e6])
+def test_the_photo_stays_visible_under_any_attention(attention):
+    """Black and white pixels stay at least half as far apart as in the photo, in every channel."""
+    photo = np.array([[[0] * 3, [255] * 3]], np.uint8)
+    look = Look(photo, np.full((1, 2), attention, np.float32), np.zeros((1, 2), np.int64))
+    black, white = np.asarray(overlay(look, attention_span([look])), int)[0]
+    assert (white - black).min() >= 127
 
 
 def test_models_are_left_as_they_were(tmp_path, results):
@@ -393,11 +456,6 @@ def test_models_are_left_as_they_were(tmp_path, results):
     look_at_sets(model, model, results[:1], OPTIONS)
     assert model.training and model.attention.training
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
-
-
-def test_class_colours_differ():
-    assert len({tuple(c) for c in class_colours(len(CLASS_NAMES)).tolist()}) == len(CLASS_NAMES)
-    assert class_colours(5).shape == (5, 3) and len({tuple(c) for c in class_colours(5).tolist()}) == 5
 
 
 # figures
@@ -441,7 +499,10 @@ PROBE = """<script>window.faults=[];addEventListener('error',e=>faults.push(e.me
 addEventListener('load',()=>{const e=document.documentElement,i=[...document.images];
 document.querySelectorAll('details').forEach(d=>d.open=true);
 document.title=JSON.stringify({overflow:e.scrollWidth-e.clientWidth,width:e.clientWidth,images:i.length,
-empty:i.filter(x=>!x.naturalWidth).length,faults:faults.length})})</script>"""
+empty:i.filter(x=>!x.naturalWidth).length,faults:faults.length,
+broken:[...document.querySelectorAll('td,.whole')].filter(x=>x.getClientRects().length>1||x.scrollWidth>x.clientWidth+1&&x.clientWidth||
+x.tagName=='TD'&&(r=>{r.selectNodeContents(x);return r.getClientRects().length>1})(document.createRange())).length,
+beside:[...document.querySelectorAll('.tile.query')].every(q=>q.getBoundingClientRect().top==q.nextElementSibling.getBoundingClientRect().top)})})</script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not on PATH (Debian: apt-get install chromium)")
@@ -468,7 +529,7 @@ def test_in_a_browser(full, tmp_path, width):
     assert result, run.stdout[-500:] + run.stderr[-1000:]
     said = json.loads(html.unescape(result[1]))
     assert said["width"] == width and said["overflow"] <= 0 and said["empty"] == 0 and said["faults"] == 0
-    assert said["images"] > 10
+    assert said["images"] > 10 and said["broken"] == 0 and said["beside"]
     assert "CONSOLE" not in run.stderr
     shot = tmp_path / "shot.png"
     subprocess.run(

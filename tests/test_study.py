@@ -28,7 +28,7 @@ from utils.options.parsers import main_parser
 from utils.report_attention import LEAST_EFFECT
 from utils.runs import BEST
 from utils.schedules import poly
-from utils.summarize import to_markdown
+from utils.summary_table import to_markdown
 from utils.training_loop import TrainingRun
 
 # -- variants and presets --------------------------------------------------------------------------------------------

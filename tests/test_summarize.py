@@ -10,7 +10,8 @@ import torch
 from utils.arguments import plain_values
 from utils.checkpoints import FORMAT
 from utils.options.parsers import main_parser
-from utils.summarize import Cell, escape_latex, escape_markdown, find_runs, main, read_run, starting_weights, summarize
+from utils.summarize import find_runs, main, read_run, starting_weights, summarize
+from utils.summary_table import Cell, escape_latex, escape_markdown
 
 
 def write_run(folder, recalls, miou=None, record=True, data=None, checkpoint="gone.pth", **arguments):
@@ -75,9 +76,8 @@ def test_means_and_deviations_by_hand(three_seeds, tmp_path, capsys):
     ]
     assert all(set(cell) <= set("-:") for cell in rule)
     # by label: the order of the folders decides, and "none" stands before "s0"
-    assert first[:3] == [r"resnet50, deeplab, n\_epochs 3, da\_method none", "1", "25.0"] and "±" not in "".join(first)
-    method = main_parser().parse_args([]).da_method
-    assert second[0] == rf"resnet50, deeplab, n\_epochs 10, da\_method {method}" and second[1] == "3"
+    assert first[:3] == ["resnet50, deeplab, epochs 3, DA none", "1", "25.0"] and "±" not in "".join(first)
+    assert second[:2] == ["resnet50, deeplab", "3"]  # nothing but defaults
     assert second[2:] == ["60.0 ± 10.0", "80.0 ± 10.0", "30.0 ± 5.0", "40.0 ± 5.0", "32.0 ± 2.6"]
     assert (tmp_path / "out/deep/summary.md").read_text().count("\n") == 4
     with open(tmp_path / "out/deep/summary.csv", newline="") as file:
@@ -87,7 +87,7 @@ def test_means_and_deviations_by_hand(three_seeds, tmp_path, capsys):
     assert (lines[0]["rain (25 m) R@1 mean"], lines[0]["rain (25 m) R@1 std"]) == ("25.0000", "")
     latex = (tmp_path / "out/deep/summary.tex").read_text()
     assert r"60.0 $\pm$ 10.0 & 80.0 $\pm$ 10.0" in latex and r"\multicolumn{2}{c}{rain (25 m)}" in latex
-    assert r"da\_method none & 1 & 25.0 & 50.0 & 12.5 & 25.0 & 20.0 \\" in latex
+    assert r"epochs 3, DA none & 1 & 25.0 & 50.0 & 12.5 & 25.0 & 20.0 \\" in latex
     assert {line.count("&") for line in latex.splitlines() if r"\\" in line} == {4, 6}
     assert r"\begin{tabular}{lrrrrrr}" in latex
 
@@ -107,11 +107,11 @@ def test_hostile_names_are_escaped(tmp_path, capsys):
     assert {line.replace("\\|", "").count("|") for line in text.splitlines()} == {5}
     assert r"x\_1\|\$y\$\&" in text
     latex = (tmp_path / "out/summary.tex").read_text()
-    assert r"train\_g x\_1\textbar{}\$y\$\&" in latex
+    assert r"train g x\_1\textbar{}\$y\$\&" in latex
     assert r"rain\textbar{}\_\&\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}b" in latex
     with open(tmp_path / "out/summary.csv", newline="") as file:
         rows = list(csv.reader(file))
-    assert len(rows) == 3 and {len(row) for row in rows} == {8} and rows[2][0].endswith("train_g x_1|$y$&")
+    assert len(rows) == 3 and {len(row) for row in rows} == {8} and rows[2][0].endswith("train g x_1|$y$&")
     assert escape_markdown("a*b") == r"a\*b" and escape_latex("50%") == r"50\%"
 
 
@@ -131,8 +131,8 @@ def test_what_is_in_the_data_counts_not_where_it_lies(tmp_path):
         write_run(tmp_path / f"{seed}", recalls, seed=seed, dataset_root=root, data={"the training gallery": digest})
     summary = summarize([read_run(tmp_path / str(i)) for i in range(3)])
     assert [(row.label, len(row.runs)) for row in summary.rows] == [
-        ("resnet50, deeplab, dataset_root /a", 2),
-        ("resnet50, deeplab, dataset_root /c", 1),
+        ("resnet50, deeplab, data a", 2),
+        ("resnet50, deeplab, data c", 1),
     ]
 
 
@@ -157,14 +157,74 @@ def test_runs_without_arguments_stand_alone(tmp_path):
     assert summary.rows[0].cells[2:] == [None, None] and not summary.with_miou
 
 
-def test_an_evaluation_takes_the_arguments_of_its_checkpoint(tmp_path, capsys):
+def test_an_evaluation_takes_the_arguments_of_its_checkpoint(tmp_path):
     run = write_run(tmp_path / "run", {("rain", 25.0): (0.5, 0.5)}, seed=4)
     evaluation = {("rain", 25.0): (0.25, 0.5)}
     write_run(tmp_path / "evaluation", evaluation, record=False, checkpoint=str(run / "last.pth"))
     assert read_run(tmp_path / "evaluation").seed == 4
-    # one run twice is not two seeds
-    assert main([str(tmp_path)]) == 2
-    assert "one configuration and seed (4); give one of them" in capsys.readouterr().err
+
+
+def test_a_seed_twice_is_flagged_in_its_row_alone(tmp_path, capsys):
+    """An evaluation of a run has its arguments, and one run twice is not two seeds."""
+    run = write_run(tmp_path / "a", {("rain", 25.0): (0.5, 0.5)}, seed=4)
+    write_run(tmp_path / "b", {("rain", 25.0): (0.25, 0.5)}, record=False, checkpoint=str(run / "last.pth"))
+    for seed in (0, 1):
+        write_run(tmp_path / f"other{seed}", {("rain", 25.0): (0.5 + 0.1 * seed, 0.5)}, seed=seed, n_neg=5)
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    _, _, first, second, *notes = capsys.readouterr().out.splitlines()
+    assert [c.strip() for c in first.split("|")[1:4]] == ["resnet50, deeplab", r"1\*", "50.0"]
+    assert [c.strip() for c in second.split("|")[1:4]] == ["resnet50, deeplab, negatives 5", "2", "55.0 ± 7.1"]
+    said = f"seed 4 again in {tmp_path}/b, not counted beside {tmp_path}/a"
+    assert notes == ["", rf"\* resnet50, deeplab: {escape_markdown(said)}"]
+    latex = (tmp_path / "out/summary.tex").read_text()
+    assert r"resnet50, deeplab & 1$^{*}$ & 50.0" in latex and latex.endswith(f"% * resnet50, deeplab: {said}\n")
+    with open(tmp_path / "out/summary.csv", newline="") as file:
+        assert [row["note"] for row in csv.DictReader(file)] == [said, ""]
+
+
+def test_labels_are_short_and_tell_what_is_not_the_default(tmp_path):
+    recalls = {("rain", 25.0): (0.5, 0.5)}
+    changed = [
+        {},
+        {"guidance": False, "scale_indexes": [4], "lr": 0.001},
+        {"resume": "/far/away/weights.pth", "sync_bn": True},
+        {"train_pos_dist_threshold": 7.5, "arch": "resnet18"},
+    ]
+    runs = [read_run(write_run(tmp_path / str(i), recalls, **more)) for i, more in enumerate(changed)]
+    made = [row.label for row in summarize(runs).rows]
+    assert made == [
+        "resnet50, deeplab",
+        "resnet50, deeplab, stages 4, no guidance, lr 0.001",
+        "resnet50, deeplab, sync bn, from weights.pth",
+        "resnet18, deeplab, train within 7.5",
+    ]
+    assert not any(set(label) & set("_/\\") for label in made)
+    # the last parts of two paths may be equal
+    twins = [read_run(write_run(tmp_path / n / "x", recalls, resume=f"/{n}/weights.pth")) for n in "ab"]
+    assert len({row.label for row in summarize(twins).rows}) == 2
+
+
+def test_names_of_the_users_own(tmp_path, capsys):
+    recalls = {("rain", 25.0): (0.5, 0.5)}
+    for seed in (0, 1):
+        write_run(tmp_path / f"runs/full/{seed}", recalls, seed=seed)
+        write_run(tmp_path / f"runs/none/{seed}", recalls, seed=seed, da_method="none")
+    full, none, both = (str(tmp_path / "runs" / name) for name in ("full", "none", ""))
+    assert main([full, none, "--label", "SegVPR (50%)", "no_DA", "--out", str(tmp_path / "out")]) == 0
+    assert [row[:2] for row in rows_of(capsys.readouterr().out)[2:]] == [["SegVPR (50%)", "2"], [r"no\_DA", "2"]]
+    latex = (tmp_path / "out/summary.tex").read_text()
+    assert "\nSegVPR (50\\%) & 2 & " in latex and "\nno\\_DA & 2 & " in latex
+    for folders, names, reason in (
+        ([full, none], ["a"], "1 names for 2 RUN"),
+        ([both], ["a"], "has runs of 2 configurations"),
+        ([f"{full}/0", f"{full}/1"], ["a", "b"], "configuration named a"),
+        ([full, none], ["a", "a"], "two configurations have this name"),
+    ):
+        assert main([*folders, "--label", *names]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("utils.summarize: error: --label") and reason in line
+    assert main([f"{full}/0", f"{full}/1", "--label", "a", "a"]) == 0
+    assert rows_of(capsys.readouterr().out)[2][:2] == ["a", "2"]
 
 
 def test_where_training_started_counts():

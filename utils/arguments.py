@@ -1,6 +1,8 @@
 """From a parsed command line to typed values. A namespace travels no further than main.py, eval.py and this module."""
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.command_line import read_flags
@@ -17,6 +19,7 @@ from utils.logs import LOGGER
 from utils.options.parsers import main_parser
 from utils.runs import new_run_folder
 from utils.screening import Screening
+from utils.tables import align, printable
 from utils.training_data import TrainingData, prepare_training
 from utils.training_settings import LossSettings, OptimizerSettings, TrainingSettings
 
@@ -63,11 +66,11 @@ def load_pair(
     queries: list[Path],
     kind: str,
     screening: Screening,
-    loaded: dict[tuple, ImageSet] | None = None,
+    loaded: dict[tuple, object] | None = None,
 ) -> tuple[ImageSet, ImageSet, Kind]:
     """Gallery and queries of one set and its kind, logged with the reason; errors name the flag.
 
-    `loaded` keeps what was listed before, so that a gallery of several sets is listed once.
+    `loaded` keeps what was listed and said before, so that a gallery of several sets is listed once, and a kind told once.
     """
     loaded = {} if loaded is None else loaded
     try:
@@ -79,7 +82,10 @@ def load_pair(
     gallery, query_set = loaded[tuple(galleries)], loaded[tuple(queries)]
     found, reason = detect_kind([*gallery.paths, *query_set.paths])
     name, reason = (found.name, reason) if kind == "auto" else (kind, "as given")
-    LOGGER.info("%s: kind %s (%s); gallery %r; queries %r", flag, name, reason, gallery, query_set)
+    said = f"{flag}: kind {name} ({reason})"
+    if loaded.setdefault((said,), None) is None:
+        LOGGER.info("%s", said)
+        loaded[said,] = said
     return gallery, query_set, KINDS[name]
 
 
@@ -92,6 +98,7 @@ def training_data(args: argparse.Namespace, screening: Screening) -> TrainingDat
         )
     galleries, queries = split_folders(root, args.train_g), split_folders(root, args.train_q)
     gallery, query_set, kind = load_pair("--dataset_root", galleries, queries, args.kind, screening)
+    LOGGER.info("training set: gallery %r; queries %r", gallery, query_set)
     scale = args.eval_scale or kind.eval_scale
     with_labels = args.sem_loss_weight != 0
     if with_labels and args.num_classes < len(CLASS_NAMES):
@@ -141,7 +148,32 @@ def evaluation_sets(
         sets += _test_sets(args, screening, thresholds, {"val"})  # a test set never takes the validation's name
     else:
         LOGGER.info("no --dataset_root_test: test sets are skipped")
+    if sets:
+        LOGGER.info("%s", format_sets(sets))
+    few = [f"{printable(s.name)} ({len(s.gallery)})" for s in sets if len(s.gallery) < TOP_K]
+    if few:
+        LOGGER.info("fewer than %d gallery images, so recalls count those there are: %s", TOP_K, ", ".join(few))
     return sets
+
+
+def format_sets(sets: Sequence[EvaluationSet]) -> str:
+    """What will be evaluated, a line per set: images of each side, which matches are correct, and where the two part."""
+    rows = [["set", "queries", "gallery", "within", "camera", "scale"]]
+    folders = ["folders"]
+    for s in sets:
+        within = " or ".join(f"{t:g} m" for t in s.thresholds_m)
+        camera = "same" if s.kind.same_camera else "any"
+        rows.append([printable(s.name), str(len(s.queries)), str(len(s.gallery)), within, camera, f"{s.scale:g}"])
+        folders.append(printable(_side_by_side(s.queries.folder, s.gallery.folder)))
+    head, rule, *lines = align(rows)
+    # folders may be long: last, and flush left
+    return "\n".join([f"{head}  {folders[0]}", rule, *(f"{line}  {text}" for line, text in zip(lines, folders[1:]))])
+
+
+def _side_by_side(queries: str, gallery: str) -> str:
+    """Both folders below what they have in common: the command line says where that is."""
+    above = len(os.path.commonpath([os.path.dirname(os.path.abspath(folder)) for folder in (queries, gallery)]))
+    return " in ".join(os.path.abspath(folder)[above:].strip("/") for folder in (queries, gallery))
 
 
 def _evaluation_set(
@@ -155,8 +187,6 @@ def _evaluation_set(
 ) -> EvaluationSet:
     scale = scale or kind.eval_scale
     gallery, queries = (screening.usable(images, smallest_side(scale)) for images in (gallery, queries))
-    if len(gallery) < TOP_K:
-        LOGGER.info("%s: %d gallery images instead of %d: recalls count what there is", name, len(gallery), TOP_K)
     return EvaluationSet(name, gallery, queries, kind, thresholds, scale)
 
 

@@ -1,155 +1,26 @@
-"""Plots of an evaluation and of a training run: one function each, drawn in a light or a dark theme."""
+"""Plots of an evaluation: one function each, drawn in a light or a dark theme."""
 
-import io
 import re
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
-from PIL import Image
 from sklearn.cluster import DBSCAN
 
 from utils.evaluation import SetResult, class_names
 from utils.metrics import ConfusionMatrix, recall_at
+from utils.report_theme import SMALL_TEXT, TITLE_TEXT, WIDTH_IN, Theme, blank_figure, dress, label, legend, series
 
 LEAST_SHARE = 0.001
 """Classes with a smaller share of the pixels are left out of what is said per class."""
-WIDTH_IN = 4.0
-"""Narrow, so that text stays legible on a phone and in a column of a paper."""
-PRINT_DPI, SCREEN_DPI = 300, 220
-TITLE_TEXT, SMALL_TEXT = 10, 8.8
+LEAST_CELL = 0.005
+"""A smaller share of a label's pixels is shown as nothing in the confusion matrix."""
+FEWEST_COLUMNS = 8
+"""Cells of a confusion matrix with fewer columns are no wider than with so many."""
 DISTRICT_GAP_M, CELL_M = 300.0, 50.0
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", ":", "-.")
-
-
-class Theme(NamedTuple):
-    """Colours of a plot: paper, text, lines, and marks that colour-blind readers can tell apart."""
-
-    paper: str
-    ink: str
-    muted: str
-    grid: str
-    gallery: str
-    found: str
-    missed: str
-    series: tuple[str, ...]
-
-
-LIGHT = Theme(
-    "#ffffff",
-    "#1d2126",
-    "#59616b",
-    "#e3e6ea",
-    "#9aa3ad",
-    "#009e73",
-    "#cc3311",
-    ("#0072b2", "#d55e00", "#009e73", "#b0508a", "#b67d00", "#3a9bdc", "#1d2126", "#7a5c3e"),
-)
-DARK = Theme(
-    "#1a1e24",
-    "#e9ebee",
-    "#a5adb8",
-    "#323942",
-    "#77828f",
-    "#1fc795",
-    "#ff7557",
-    ("#56b4e9", "#ff8a3c", "#1fc795", "#e79ac6", "#f0c05a", "#a9b8ff", "#e9ebee", "#c9a27e"),
-)
-
-Draw = Callable[[Theme], Figure]
-
-
-class Plot(NamedTuple):
-    """A plot as PNG bytes for screens, in both themes, and its size there in pixels."""
-
-    light: bytes
-    dark: bytes
-    size: tuple[int, int]
-
-
-def save_plot(draw: Draw, path: Path) -> Plot:
-    """Write a plot in the light theme at print resolution; returns it for screens, in both themes."""
-    images = []
-    for theme, dpi in ((LIGHT, PRINT_DPI), (DARK, SCREEN_DPI)):
-        figure = draw(theme)
-        canvas = FigureCanvasAgg(figure)
-        figure.set_dpi(dpi)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a set may be named in any script
-            canvas.draw()
-        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    images[0].save(path, dpi=(PRINT_DPI, PRINT_DPI))
-    size = images[1].size
-    light, dark = (_small_png(image.resize(size, Image.Resampling.LANCZOS)) for image in images)
-    return Plot(light, dark, size)
-
-
-def _small_png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    # maximum coverage keeps thin lines' colours; the median cut gives those of few pixels to their neighbours
-    palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    palette.save(file, "PNG", optimize=True)
-    return file.getvalue()
-
-
-def printable(text: object) -> str:
-    """Any name as text that can be encoded: undecodable bytes of a file name become `?`."""
-    return str(text).encode("utf-8", "replace").decode()
-
-
-def _label(text: object) -> str:
-    """A name as matplotlib shows it literally: `$` would begin a formula."""
-    return printable(text).replace("$", r"\$")
-
-
-def _figure(theme: Theme, height_in: float, width_in: float = WIDTH_IN) -> Figure:
-    return Figure(figsize=(width_in, height_in), facecolor=theme.paper, layout="constrained")
-
-
-def _dress(axes: Axes, theme: Theme, title: str = "", x: str = "", y: str = "", grid: str = "both") -> None:
-    """The house style: no box, light grid, quiet text."""
-    axes.set_facecolor(theme.paper)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(theme.grid)
-    axes.set_axisbelow(True)
-    if grid:
-        axes.grid(True, axis=grid, color=theme.grid, linewidth=0.8)
-    axes.tick_params(colors=theme.muted, labelsize=SMALL_TEXT, length=0, which="both")
-    axes.set_title(title, loc="left", color=theme.ink, fontsize=TITLE_TEXT, fontweight="bold", pad=8)
-    axes.set_xlabel(x, color=theme.muted, fontsize=SMALL_TEXT)
-    axes.set_ylabel(y, color=theme.muted, fontsize=SMALL_TEXT)
-
-
-def _legend(figure: Figure, theme: Theme, handles: list, labels: list[str], columns: int | None = None) -> None:
-    columns = columns or (1 if max(map(len, labels)) > 22 else 2)
-    figure.legend(
-        handles,
-        [_label(text) for text in labels],
-        loc="outside lower center",
-        ncols=columns,
-        fontsize=SMALL_TEXT,
-        frameon=False,
-        labelcolor=theme.ink,
-        handlelength=2.4,
-    )
-
-
-def _series(theme: Theme, i: int) -> dict:
-    """Colour, marker and, where the colours are used up, line of the i-th series."""
-    colours = len(theme.series)
-    return {
-        "color": theme.series[i % colours],
-        "marker": MARKERS[i % len(MARKERS)],
-        "linestyle": LINES[i // colours % len(LINES)],
-    }
 
 
 def recall_curves(results: Sequence[SetResult], theme: Theme) -> Figure:
@@ -162,7 +33,7 @@ def recall_curves(results: Sequence[SetResult], theme: Theme) -> Figure:
         for r in results
         for t, c in r.correct.items()
     ]
-    figure = _figure(theme, 3.3 + 0.2 * -(-len(curves) // 2))
+    figure = blank_figure(theme, 3.3 + 0.2 * -(-len(curves) // 2))
     axes = figure.add_subplot()
     handles = []
     for i, (_, recall) in enumerate(curves):
@@ -171,18 +42,18 @@ def recall_curves(results: Sequence[SetResult], theme: Theme) -> Figure:
         handles += axes.plot(
             list(recall),
             shown,
-            **_series(theme, i),
+            **series(theme, i),
             markevery=marked,
             linewidth=1.8,
             markersize=5,
             clip_on=False,
             zorder=3,
         )
-    _dress(axes, theme, "Recall@N", "N, images retrieved", "queries found (%)")
+    dress(axes, theme, "Recall@N", "N, images retrieved", "queries found (%)")
     axes.set_xticks([1, 5, 10, 15, 20])
     axes.set_xlim(0.5, 20.5)
     axes.set_ylim(0, 101)
-    _legend(figure, theme, handles, [name for name, _ in curves])
+    legend(figure, theme, handles, [name for name, _ in curves])
     return figure
 
 
@@ -202,7 +73,7 @@ def query_map(result: SetResult, theme: Theme) -> Figure:
     extents = [np.ptp(positions[districts == d], axis=0) for d in range(count)]
     span = np.max(extents, axis=0) * 1.14 + 10
     panel_in = WIDTH_IN / columns * span[1] / span[0] if count > 1 else (WIDTH_IN - 0.6) * span[1] / span[0] + 0.4
-    figure = _figure(theme, 0.75 + float(np.clip(rows * panel_in, 1.2, 4.8)))
+    figure = blank_figure(theme, 0.75 + float(np.clip(rows * panel_in, 1.2, 4.8)))
     size = 26 if queries <= 400 else 10
     for d in range(count):
         axes = figure.add_subplot(rows, columns, d + 1)
@@ -220,20 +91,20 @@ def query_map(result: SetResult, theme: Theme) -> Figure:
         axes.set_ylim(low[1], low[1] + span[1])
         axes.set_aspect("equal")
         if count == 1:
-            _dress(axes, theme, "", "east (m)", "north (m)")
+            dress(axes, theme, "", "east (m)", "north (m)")
             axes.locator_params(nbins=5)
             axes.ticklabel_format(useOffset=False, style="plain")
         else:
             _bare_panel(axes, theme, low, span, with_bar=d == 0)
-    figure.suptitle(_label(s.name), x=0.02, ha="left", color=theme.ink, fontsize=TITLE_TEXT, fontweight="bold")
+    figure.suptitle(label(s.name), x=0.02, ha="left", color=theme.ink, fontsize=TITLE_TEXT, fontweight="bold")
     names = [f"found ({found.sum()})", f"missed ({(~found).sum()})", f"gallery ({len(s.gallery)})"]
-    _legend(figure, theme, handles, names, columns=3)
+    legend(figure, theme, handles, names, columns=3)
     return figure
 
 
 def _bare_panel(axes: Axes, theme: Theme, low: np.ndarray, span: np.ndarray, with_bar: bool) -> None:
     """A panel whose numbers say nothing: no ticks, and a bar of a round length instead."""
-    _dress(axes, theme, grid="")
+    dress(axes, theme, grid="")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set(visible=True, color=theme.grid)
@@ -275,7 +146,7 @@ def class_attention_bars(attention: np.ndarray, share: np.ndarray, before: np.nd
     """
     shown = [c for c in np.argsort(attention, kind="stable") if share[c] >= LEAST_SHARE and np.isfinite(attention[c])]
     names, values = class_names(len(attention)), attention[shown]
-    figure = _figure(theme, 0.95 + 0.25 * len(shown))
+    figure = blank_figure(theme, 0.95 + 0.25 * len(shown))
     axes = figure.add_subplot()
     handles = [axes.barh(range(len(shown)), values - 1, left=1, color=theme.series[0], height=0.66, zorder=3)]
     if before is not None:
@@ -297,11 +168,11 @@ def class_attention_bars(attention: np.ndarray, share: np.ndarray, before: np.nd
     axes.axvline(1, color=theme.ink, linewidth=1, zorder=4)
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(-0.6, len(shown) - 0.4)
-    _dress(axes, theme, "Where attention rests", "mean attention (image mean = 1)", grid="x")
+    dress(axes, theme, "Where attention rests", "mean attention (image mean = 1)", grid="x")
     axes.set_yticks(range(len(shown)), [f"{names[c]}  {100 * share[c]:.1f}%" for c in shown])
     axes.tick_params(axis="y", colors=theme.ink)
     if before is not None:
-        _legend(figure, theme, handles, ["this model", "before training"])
+        legend(figure, theme, handles, ["this model", "before training"])
     return figure
 
 
@@ -312,18 +183,26 @@ def _values_beside(axes: Axes, theme: Theme, values: Sequence[str]) -> None:
         axes.text(1.12, i, value, **at, fontsize=SMALL_TEXT, color=theme.ink)
 
 
+def zero_iou(confusion: ConfusionMatrix) -> list[int]:
+    """Classes whose IoU is 0.0%; none where every class's is, for then there is nothing else to draw."""
+    iou = confusion.class_iou()
+    zero = np.flatnonzero(iou < 0.0005)
+    return zero.tolist() if len(zero) < np.isfinite(iou).sum() else []
+
+
 def class_iou_bars(confusion: ConfusionMatrix, theme: Theme) -> Figure:
-    """IoU in percent per class that the labels show, and their mean as a line."""
+    """IoU in percent per class that the labels show, and their mean as a line; those of `zero_iou` are left out."""
     iou = 100 * confusion.class_iou()
-    present = [c for c in np.argsort(np.nan_to_num(iou), kind="stable") if np.isfinite(iou[c])]
+    folded = zero_iou(confusion)
+    present = [c for c in np.argsort(np.nan_to_num(iou), kind="stable") if np.isfinite(iou[c]) and c not in folded]
     names = class_names(len(iou))
-    figure = _figure(theme, 0.95 + 0.25 * len(present))
+    figure = blank_figure(theme, 0.95 + 0.25 * len(present))
     axes = figure.add_subplot()
     axes.barh(range(len(present)), iou[present], color=theme.series[0], height=0.66, zorder=3)
     _values_beside(axes, theme, [f"{iou[c]:.1f}" for c in present])
     mean = 100 * confusion.mean_iou()
     axes.axvline(mean, color=theme.missed, linewidth=1.4, linestyle="--", zorder=4)
-    _dress(axes, theme, f"IoU per class (mean {mean:.1f}%)", "IoU (%)", grid="x")
+    dress(axes, theme, f"IoU per class (mean {mean:.1f}%)", "IoU (%)", grid="x")
     axes.set_xlim(0, 100)
     axes.set_ylim(-0.6, len(present) - 0.4)
     axes.set_xticks(range(0, 101, 20))
@@ -340,115 +219,36 @@ def _contrast(a: tuple[float, float, float], b: str) -> float:
     return float((light + 0.05) / (dark + 0.05))
 
 
-def confusion_heatmap(confusion: ConfusionMatrix, theme: Theme) -> Figure:
-    """Confusion matrix, rows (labels) normalised to 100; classes that neither side shows are left out."""
+def unseen_predictions(confusion: ConfusionMatrix) -> list[int]:
+    """Classes of either side that are predicted for less than 0.5% of every label's pixels: columns of zeros."""
     matrix = confusion.matrix.astype(np.float64)
-    rows, columns = np.flatnonzero(matrix.sum(1)), np.flatnonzero(matrix.sum(0) + matrix.sum(1))
+    labelled = np.maximum(matrix.sum(1, keepdims=True), 1)
+    somewhere = matrix.sum(0) + matrix.sum(1) > 0
+    return np.flatnonzero(somewhere & ((matrix / labelled).max(0) < LEAST_CELL)).tolist()
+
+
+def confusion_heatmap(confusion: ConfusionMatrix, theme: Theme) -> Figure:
+    """Confusion matrix, rows (labels) normalised to 100; without classes that no label has, and columns of zeros."""
+    matrix = confusion.matrix.astype(np.float64)
+    folded = unseen_predictions(confusion)
+    rows = np.flatnonzero(matrix.sum(1))
+    columns = [c for c in np.flatnonzero(matrix.sum(0) + matrix.sum(1)) if c not in folded]
     names = class_names(len(matrix))
     percent = 100 * matrix[rows][:, columns] / matrix[rows].sum(1, keepdims=True)
     # cells stay near their size with few classes, so that their text fits
-    figure = _figure(theme, 1.35 + 0.24 * len(rows), max(WIDTH_IN, 1.2 + 0.27 * len(columns)))
+    figure = blank_figure(theme, 1.35 + 0.24 * len(rows), max(WIDTH_IN, 1.2 + 0.27 * len(columns)))
     axes = figure.add_subplot()
     colours = LinearSegmentedColormap.from_list("share", [theme.paper, theme.series[0]])
     axes.pcolormesh(percent, cmap=colours, vmin=0, vmax=100, edgecolors=theme.grid, linewidth=0.4)
-    for r, c in zip(*np.nonzero(percent >= 0.5)):
+    for r, c in zip(*np.nonzero(percent >= 100 * LEAST_CELL)):
         ink = max(theme.paper, theme.ink, key=partial(_contrast, to_rgb(colours(percent[r, c] / 100))))
         axes.text(c + 0.5, r + 0.5, f"{percent[r, c]:.0f}", ha="center", va="center", fontsize=7, color=ink)
-    _dress(axes, theme, "Confusion, % of each label's pixels", "predicted", "label", grid="")
+    dress(axes, theme, "Confusion, % of each label's pixels", "predicted", "label", grid="")
     axes.invert_yaxis()
+    axes.set_xlim(0, max(len(columns), FEWEST_COLUMNS))
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks(np.arange(len(columns)) + 0.5, [names[c] for c in columns], rotation=90)
     axes.set_yticks(np.arange(len(rows)) + 0.5, [names[r] for r in rows])
-    return figure
-
-
-def history_plots(history: Sequence[dict]) -> dict[str, Draw]:
-    """Plots of a training run by figure name: losses, learning rates, recalls and mIoU, as far as the history has them."""
-    keys = list(dict.fromkeys(key for row in history for key in row))
-    losses, rates = ([k for k in keys if k.startswith(prefix)] for prefix in ("loss_", "lr_"))
-    sets = list(dict.fromkeys(k.rsplit("_recall@", 1)[0] for k in keys if "_recall@" in k))
-    plots: dict[str, Draw] = {}
-    if losses:
-        plots["training_losses"] = lambda theme: _small_multiples(history, losses, theme)
-    if sets:
-        plots["training_recall"] = lambda theme: _recall_history(history, sets, theme)
-    if "miou" in keys:
-        plots["training_miou"] = lambda theme: _lines(history, {"mIoU": "miou"}, theme, "mIoU per epoch", "mIoU (%)")
-    if rates:
-        named = {_words(key, "lr_"): key for key in rates}
-        plots["training_learning_rates"] = lambda theme: _lines(
-            history, named, theme, "Learning rates after an epoch", "learning rate", log=True
-        )
-    return plots
-
-
-def _column(history: Sequence[dict], key: str) -> np.ndarray:
-    """One value per epoch, NaN where there is none; a history read back from its file holds text."""
-    values = [row.get(key) for row in history]
-    return np.array([np.nan if v is None or v == "" else float(v) for v in values])
-
-
-def _words(key: str, prefix: str) -> str:
-    return key.removeprefix(prefix).replace("_", " ")
-
-
-def _epoch_axis(axes: Axes, epochs: np.ndarray) -> None:
-    axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True, nbins=8)
-
-
-def _small_multiples(history: Sequence[dict], keys: list[str], theme: Theme) -> Figure:
-    epochs = _column(history, "epoch")
-    rows = -(-len(keys) // 2)
-    figure = _figure(theme, 0.4 + 1.6 * rows)
-    for i, key in enumerate(keys):
-        axes = figure.add_subplot(rows, 2, i + 1)
-        style = {**_series(theme, i), "linewidth": 1.8, "markersize": 4, "zorder": 3, "clip_on": False}
-        axes.plot(epochs, _column(history, key), **style)
-        _dress(axes, theme, _words(key, "loss_"), "epoch" if i >= len(keys) - 2 else "")
-        axes.set_ylim(bottom=0)
-        _epoch_axis(axes, epochs)
-    return figure
-
-
-def _recall_history(history: Sequence[dict], sets: list[str], theme: Theme) -> Figure:
-    """Recall@1 drawn strong and, in the same colour, recall@5 faint."""
-    epochs = _column(history, "epoch")
-    figure = _figure(theme, 3.3 + 0.2 * -(-len(sets) // 2))
-    axes = figure.add_subplot()
-    handles = []
-    for i, name in enumerate(sets):
-        style = _series(theme, i)
-        handles += axes.plot(
-            epochs, _column(history, f"{name}_recall@1"), **style, linewidth=1.8, markersize=5, zorder=3, clip_on=False
-        )
-        faint = {**style, "marker": "", "linestyle": (0, (1, 1.6))}
-        axes.plot(epochs, _column(history, f"{name}_recall@5"), **faint, linewidth=1.2, alpha=0.75)
-    _dress(axes, theme, "Recall@1 per epoch (dotted: recall@5)", "epoch", "queries found (%)")
-    axes.set_ylim(0, 101)
-    _epoch_axis(axes, epochs)
-    _legend(figure, theme, handles, sets)
-    return figure
-
-
-def _lines(
-    history: Sequence[dict], named: dict[str, str], theme: Theme, title: str, y: str, log: bool = False
-) -> Figure:
-    epochs = _column(history, "epoch")
-    figure = _figure(theme, 2.7 + (0.2 * -(-len(named) // 2) if len(named) > 1 else 0))
-    axes = figure.add_subplot()
-    if log and any((_column(history, key) > 0).any() for key in named.values()):
-        axes.set_yscale("log")
-    handles = []
-    for i, key in enumerate(named.values()):
-        style = {**_series(theme, i), "linewidth": 1.8, "markersize": 5, "zorder": 3, "clip_on": False}
-        handles += axes.plot(epochs, _column(history, key), **style)
-    _dress(axes, theme, title, "epoch", y)
-    if not log:
-        axes.set_ylim(bottom=0)
-    _epoch_axis(axes, epochs)
-    if len(named) > 1:
-        _legend(figure, theme, handles, list(named))
     return figure
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.naming import count_suffixes, list_folder
+from datasets.naming import KINDS, count_suffixes, list_folder
 from datasets.places import ImageSet
 from datasets.positions import Zone, require_positions
 from models.segvpr import SegVPR
@@ -16,9 +16,10 @@ from utils.embedding import EmbeddingOptions, embed_images
 from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
 from utils.logs import LOGGER
-from utils.tables import align
+from utils.tables import align, printable
 
 SPREAD_AT = 5
+SAME_PLACE_M = KINDS["utm"].eval_threshold_m
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ class Localisation:
     Attributes
     ----------
     matches : gallery images, nearest descriptor first; the first one's position is the answer.
-    spread_m : the largest distance in metres between any two positions among the first five matches (all, where the
-        gallery has fewer), however many `matches` holds: small where they agree on a place, large where in doubt.
+    spread_m : the largest distance in metres between any two positions among the first five matches, however many `matches`
+        holds: small if they agree on a place, large if in doubt. None if the gallery has fewer than five images.
     """
 
     photo: str
     matches: tuple[Match, ...]
-    spread_m: float
+    spread_m: float | None
 
 
 def photo_paths(path: str | Path) -> list[str]:
@@ -115,7 +116,8 @@ def localize(
             Match(gallery.paths[i], *map(float, gallery.positions[i]), float(distance), *pair)
             for i, distance, pair in zip(row[:top], row_distances, degrees)
         )
-        found.append(Localisation(str(photo), matches, spread(gallery.positions[row[:SPREAD_AT]])))
+        first = gallery.positions[row[:SPREAD_AT]]
+        found.append(Localisation(str(photo), matches, spread(first) if len(first) == SPREAD_AT else None))
     return found
 
 
@@ -124,29 +126,50 @@ def spread(positions: np.ndarray) -> float:
     return float(np.linalg.norm(positions[:, None] - positions[None], axis=-1).max())
 
 
-def printable(text: str) -> str:
-    """A file's name as it can be shown on one line anywhere: odd characters are written as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def format_localisations(localisations: Sequence[Localisation], gallery: ImageSet | None = None) -> str:
+    """A table per photo: matches, nearest descriptor first, and whether the first five agree, if that can be said.
 
-
-def format_localisations(localisations: Sequence[Localisation]) -> str:
-    """A table per photo: matches, nearest descriptor first, and by how much the first ones differ in position."""
+    Parameters
+    ----------
+    gallery : if given, paths are shown relative to its folder, and the spread of the first five only if five of its images
+        lie at the place found: a gallery with one image of each place has no five that could agree.
+    """
     blocks = []
     for found in localisations:
         rows = [
-            [f"{rank} {printable(m.path)}", f"{m.east:.2f}", f"{m.north:.2f}", f"{m.descriptor_distance:.4f}"]
+            [
+                f"{rank} {_shown_path(m.path, gallery)}",
+                f"{m.east:.2f}",
+                f"{m.north:.2f}",
+                f"{m.descriptor_distance:.4f}",
+            ]
             for rank, m in enumerate(found.matches, 1)
         ]
         best = found.matches[0]
         title = f"{printable(found.photo)}: at {best.east:.2f} east, {best.north:.2f} north"
         if best.latitude is not None:
             title += f" (latitude {best.latitude:.6f}, longitude {best.longitude:.6f})"
-        agreement = f"the first {SPREAD_AT} matches lie within {found.spread_m:.1f} m of each other"
+        if found.spread_m is not None and (gallery is None or could_agree(best, gallery)):
+            title += f"; the first {SPREAD_AT} matches lie within {found.spread_m:.1f} m of each other"
         table = align([["match", "east m", "north m", "descriptor distance"], *rows])
-        blocks.append("\n".join([f"{title}; {agreement}", *(f"  {line}" for line in table)]))
+        blocks.append("\n".join([title, *(f"  {line}" for line in table)]))
     return "\n\n".join(blocks)
 
 
+def could_agree(best: Match, gallery: ImageSet) -> bool:
+    """Whether as many gallery images as the spread compares lie within 25 m of a match: only then can they agree."""
+    distances = np.linalg.norm(gallery.positions - (best.east, best.north), axis=1)
+    return int((distances <= SAME_PLACE_M).sum()) >= SPREAD_AT
+
+
+def _shown_path(path: str, gallery: ImageSet | None) -> str:
+    inside = gallery is not None and Path(path).is_relative_to(gallery.folder)
+    return printable(Path(path).relative_to(gallery.folder) if inside else path)
+
+
 def to_json(localisations: Sequence[Localisation]) -> str:
-    """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m"}]}`, a match with the attributes of `Match`."""
+    """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m"}]}`, a match with the attributes of `Match`.
+
+    Paths are whole, so that a program can open them; `spread_m` is null if the gallery has fewer than five images.
+    """
     return json.dumps({"localisations": [asdict(found) for found in localisations]}, indent=2)

@@ -7,23 +7,26 @@ from pathlib import Path
 
 from models.segvpr import SegVPR
 from utils.embedding import EmbeddingOptions
-from utils.evaluation import SetResult
+from utils.evaluation import SetResult, class_names
 from utils.figures import (
+    LEAST_CELL,
     class_attention_bars,
     class_iou_bars,
     confusion_heatmap,
     file_slugs,
     found_at_1,
-    history_plots,
     query_map,
     recall_curves,
-    save_plot,
+    unseen_predictions,
+    zero_iou,
 )
 from utils.metrics import ConfusionMatrix
-from utils.report_attention import LEAST_EFFECT, MAX_LOOKS, Seen, View, attention_span, class_attention, look_at_sets
+from utils.report_attention import LEAST_EFFECT, NOTHING, Seen, View, attention_span, class_attention, look_at_sets
 from utils.report_cases import choose_cases
+from utils.report_history import HEAD_PARTS, history_plots
 from utils.report_page import Captioned, Page, SetCases, render
-from utils.report_panels import Photos, attention_sheet, load_thumbnail, retrieval_panel
+from utils.report_panels import Panels, Photos, attention_sheet, load_thumbnail, retrieval_panel
+from utils.report_theme import save_plot
 
 MAX_CASES, CASES_PER_SET, MAX_MAPS = 24, 6, 12
 """Retrievals shown, over all sets and per set, and query maps."""
@@ -34,7 +37,7 @@ HISTORY_ALT = {
     "training_losses": "Every loss, its mean over each epoch",
     "training_recall": "Recall@1 and recall@5 of every set after each epoch",
     "training_miou": "mIoU on the validation gallery after each epoch",
-    "training_learning_rates": "Learning rates at the end of each epoch, on a logarithmic axis",
+    "training_learning_rates": "Learning rates at the end of each epoch",
 }
 
 
@@ -48,6 +51,7 @@ def write_report(
     history: list[dict] | None = None,
     before: SegVPR | None = None,
     seed: int = 0,
+    head_trained: bool = True,
 ) -> Path:
     """Write `report.html` into `folder` and every figure of it, as PNG, into `figures/` below; returns the report's path.
 
@@ -59,34 +63,42 @@ def write_report(
     content : the value of `utils.evaluation.results_dict` for `results` and `confusion`.
     history : one dict per epoch, as in `history.csv`.
     seed : decides which hits and which attention maps are shown.
+    head_trained : whether training had a semantic loss; if not, classes and mIoU mean nothing and are left out.
     """
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     photos: Photos = cache(load_thumbnail)
-    seen = look_at_sets(model, before, results, options, seed)
-    span = attention_span([view for views in seen.views.values() for view in views])
+    config = model.config
+    panels = Panels(config["attention"] != "none", head_trained)
+    seen = look_at_sets(model, before, results, options, seed) if any(panels) else NOTHING
+    # of the evaluated model alone: the one from before is drawn on its scale
+    span = attention_span([view.look for views in seen.views.values() for view in views])
     slugs = dict(zip((r.set.name for r in results), file_slugs([r.set.name for r in results])))
     cases = _cases(results, seed)
+    segmentation = content["segmentation"] if head_trained else None
+    untrained = {*(() if head_trained else HEAD_PARTS), *(() if panels.attention else ("attention",))}
     _save_panels(figures, slugs, cases, photos)
-    _save_attention(figures, slugs, seen.views, span, model.config["num_classes"])
+    _save_attention(figures, slugs, seen.views, span, config["num_classes"], panels)
     page = Page(
         run=folder.resolve().name,
         date=_date(folder),
         content=content,
-        num_classes=model.config["num_classes"],
+        config=config,
+        panels=panels,
+        miou=segmentation["miou"] if segmentation else None,
         recall=_recall(figures, content, results),
         maps=[_map(figures, slugs[r.set.name], r) for r in results[:MAX_MAPS]],
         cases=cases,
         views=seen.views,
         span=span,
         effect=seen.effect,
-        rests=_rests(figures, seen),
-        segmentation=_segmentation(figures, confusion),
+        rests=_rests(figures, seen) if all(panels) else None,
+        segmentation=_segmentation(figures, confusion) if head_trained else [],
         training=[
             Captioned(save_plot(draw, figures / f"{name}.png"), HISTORY_ALT[name])
-            for name, draw in history_plots(history or []).items()
+            for name, draw in history_plots(history or [], untrained).items()
         ],
-        notes=_notes(results, seen),
+        notes=_notes(results, cases, seen),
     )
     for quality in QUALITIES:
         html = render(page, photos, quality)
@@ -104,10 +116,12 @@ def _date(folder: Path) -> str:
 
 
 def _cases(results: Sequence[SetResult], seed: int) -> list[SetCases]:
+    """Of each set a hit and a miss at least."""
     shown = []
-    each = min(CASES_PER_SET, max(1, MAX_CASES // max(1, len(results))))
-    hits = each // 3
-    for r in results[:MAX_CASES]:
+    results = results[: MAX_CASES // 2]
+    each = min(CASES_PER_SET, MAX_CASES // max(1, len(results)))
+    hits = max(1, each // 3)
+    for r in results:
         cases = choose_cases(r, each - hits, hits, seed)
         shown.append(SetCases(r.set.name, r.set.thresholds_m[0], int(found_at_1(r).sum()), len(r.set.queries), cases))
     return shown
@@ -122,10 +136,13 @@ def _save_panels(figures: Path, slugs: dict[str, str], shown: list[SetCases], ph
 
 
 def _save_attention(
-    figures: Path, slugs: dict[str, str], shown: dict[str, list[View]], span: float, num_classes: int
+    figures: Path, slugs: dict[str, str], shown: dict[str, list[View]], span: float, num_classes: int, panels: Panels
 ) -> None:
+    what = " and ".join(
+        name for name, drawn in zip(("attention", "predicted classes"), (panels.attention, panels.classes)) if drawn
+    )
     for name, views in shown.items():
-        sheet = attention_sheet(views, span, num_classes, f"{name}: attention and predicted classes")
+        sheet = attention_sheet(views, span, num_classes, f"{name}: {what}", panels)
         sheet.save(figures / f"attention_{slugs[name]}.png")
 
 
@@ -140,7 +157,7 @@ def _recall(figures: Path, content: dict, results: Sequence[SetResult]) -> Capti
 def _map(figures: Path, slug: str, result: SetResult) -> Captioned:
     found, count = int(found_at_1(result).sum()), len(result.set.queries)
     alt = f"Map of the queries of {result.set.name}: {found} of {count} found at rank 1"
-    return Captioned(save_plot(partial(query_map, result), figures / f"map_{slug}.png"), alt)
+    return Captioned(save_plot(partial(query_map, result), figures / f"map_{slug}.png"), alt, name=result.set.name)
 
 
 def _rests(figures: Path, seen: Seen) -> Captioned | None:
@@ -161,26 +178,34 @@ def _rests(figures: Path, seen: Seen) -> Captioned | None:
 def _segmentation(figures: Path, confusion: ConfusionMatrix | None) -> list[Captioned]:
     if confusion is None or not confusion.matrix.any():
         return []
+    bars = save_plot(partial(class_iou_bars, confusion), figures / "class_iou.png")
+    matrix = save_plot(partial(confusion_heatmap, confusion), figures / "confusion_matrix.png")
+    rare = f"Not drawn, each predicted for less than {LEAST_CELL:.1%} of every label's pixels"
     return [
+        Captioned(bars, "IoU of every class in percent", _folded("IoU 0.0", zero_iou(confusion), confusion)),
         Captioned(
-            save_plot(partial(class_iou_bars, confusion), figures / "class_iou.png"), "IoU of every class in percent"
-        ),
-        Captioned(
-            save_plot(partial(confusion_heatmap, confusion), figures / "confusion_matrix.png"),
+            matrix,
             "Confusion matrix: for every labelled class, how its pixels were predicted, in percent",
+            _folded(rare, unseen_predictions(confusion), confusion),
         ),
     ]
 
 
-def _notes(results: Sequence[SetResult], seen: Seen) -> dict[str, str]:
+def _folded(what: str, classes: Sequence[int], confusion: ConfusionMatrix) -> str:
+    names = class_names(len(confusion.matrix))
+    return f"{what}: {', '.join(names[c] for c in classes)}." if classes else ""
+
+
+def _notes(results: Sequence[SetResult], cases: Sequence[SetCases], seen: Seen) -> dict[str, str]:
     """What a bounded report leaves out, by section."""
     notes = {
-        "retrievals": "Per set the hardest misses (first correct image ranked last, then the most confident wrong one) and a "
-        "few hits drawn at random. Frames: green with a tick for the query's place, red with a cross for another.",
+        "retrievals": "Per set a typical hit (of median descriptor distance), the hardest misses (first correct image ranked "
+        "last, then the most confident wrong one), and a few more hits drawn at random. Frames: green with a tick for the "
+        "query's place, red with a cross for another.",
         "attention": f"Queries drawn at random; {seen.images} passed the network for this report.",
     }
     if len(results) > MAX_MAPS:
         notes["maps"] = f"The first {MAX_MAPS} of {len(results)} sets are drawn."
-    if len(results) > min(MAX_CASES, MAX_LOOKS):
-        notes["retrievals"] += f" Only the first {MAX_CASES} of {len(results)} sets are shown."
+    if len(results) > len(cases):
+        notes["retrievals"] += f" Only the first {len(cases)} of {len(results)} sets are shown."
     return notes

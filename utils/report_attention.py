@@ -13,17 +13,18 @@ from models.resize import resize_to
 from models.segvpr import SegVPR
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import SetResult
-from utils.figures import printable
 from utils.seeding import generator
+from utils.tables import printable
 
 MAX_LOOKS, MAX_VIEWS, VIEWS_PER_SET, EFFECT_IMAGES = 32, 16, 3, 4
 """Over all sets: images run through the network, and images shown; the latter per set; images for `attention_effect`."""
 LEAST_EFFECT = 0.005
 """Below this `attention_effect`, descriptors do not depend on the map."""
-LEAST_SPAN, MOST_SPAN = 1.25, 20.0
+LEAST_SPAN, MOST_SPAN = 1.25, 8.0
 """An attention map within 1/1.25..1.25 of its mean is not stretched any further: it would look like a decision."""
-WARM, HOT, COLD = (235, 88, 10), (255, 224, 70), (16, 12, 60)
-STRENGTH = 0.82
+WARM, HOT, COLD = (235, 88, 10), (255, 224, 70), (30, 40, 120)
+STRENGTH = 0.5
+"""Share of the colour in an overlay at its strongest: at least half of the photo's contrast stays."""
 
 
 class Look(NamedTuple):
@@ -65,6 +66,9 @@ class Seen(NamedTuple):
     sums_before: np.ndarray | None
     images: int
     effect: float | None
+
+
+NOTHING = Seen({}, None, None, 0, None)
 
 
 def look_at_sets(
@@ -189,17 +193,14 @@ def attention_effect(model: SegVPR, look: Look, options: EmbeddingOptions) -> fl
     return float((descriptor - tilted).norm() / descriptor.norm())
 
 
-def attention_span(views: Sequence[View]) -> float:
-    """The factor above or below the mean at which the colours of `overlay` are full, common to all views.
-
-    Of the evaluated model alone: the one from before is drawn on its scale.
-    """
-    spreads = [np.percentile(np.abs(np.log(view.look.attention.clip(1e-3))), 97) for view in views]
-    return float(np.clip(np.exp(np.median(spreads)), LEAST_SPAN, MOST_SPAN)) if views else LEAST_SPAN
+def attention_span(looks: Sequence[Look]) -> float:
+    """The factor above or below the mean at which the colours of `overlay` are full, common to all looks."""
+    spreads = [np.percentile(np.abs(np.log(look.attention.clip(1e-3))), 97) for look in looks]
+    return float(np.clip(np.exp(np.median(spreads)), LEAST_SPAN, MOST_SPAN)) if looks else LEAST_SPAN
 
 
 def overlay(look: Look, span: float) -> Image.Image:
-    """Photo with attention: glowing above the mean, darkened below it, untouched at the mean (logarithmic between)."""
+    """Photo with attention: glowing above the mean, blue below it, untouched at the mean (logarithmic between)."""
     level = (np.log(look.attention.clip(1e-6)) / np.log(span)).clip(-1, 1)[..., None]
     up = level.clip(0, 1)
     colour = np.where(level > 0, np.array(WARM) + (np.array(HOT) - np.array(WARM)) * up, np.array(COLD))

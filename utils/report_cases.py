@@ -6,8 +6,9 @@ import numpy as np
 
 from datasets.places import neighbours_within
 from utils.evaluation import SetResult
-from utils.figures import found_at_1, printable
+from utils.figures import found_at_1
 from utils.seeding import generator
+from utils.tables import printable
 
 SHOWN = 5
 
@@ -43,19 +44,29 @@ class Case(NamedTuple):
 
 
 def choose_cases(result: SetResult, misses: int, hits: int, seed: int = 0) -> list[Case]:
-    """The hardest misses, then random hits; where there are too few of one sort, more of the other.
+    """A typical hit, the hardest misses, then random hits; if there are too few of one sort, more of the other.
 
-    Hardest: the first correct image comes last, then the wrong one is nearest in descriptor space. Queries without any correct
-    image in the gallery come after all others.
+    Typical: its first image has the median descriptor distance of all hits. Hardest: the first correct image comes last, then
+    the wrong one is nearest in descriptor space. Queries without any correct image in the gallery come after all others.
     """
     found = found_at_1(result)
     hit_indexes, missed = np.flatnonzero(found), np.flatnonzero(~found)
     wanted = misses + hits
     misses = min(len(missed), max(misses, wanted - len(hit_indexes)))
     hits = min(len(hit_indexes), wanted - misses)
+    typical = _typical(result, hit_indexes)[:hits]
+    others = np.setdiff1d(hit_indexes, typical)
     rng = generator(seed, "report", printable(result.set.name))
-    drawn = np.sort(rng.choice(hit_indexes, hits, replace=False)) if hits else []
-    return [describe_case(result, int(q)) for q in [*_hardest(result, missed)[:misses], *drawn]]
+    drawn = np.sort(rng.choice(others, hits - len(typical), replace=False)) if hits > len(typical) else []
+    return [describe_case(result, int(q)) for q in [*typical, *_hardest(result, missed)[:misses], *drawn]]
+
+
+def _typical(result: SetResult, hits: np.ndarray) -> list[int]:
+    """The hit in the middle when all are ordered by how near the first retrieved descriptor is; none without hits."""
+    if not len(hits):
+        return []
+    order = np.argsort(result.descriptor_distance[hits, 0], kind="stable")
+    return [int(hits[order[(len(hits) - 1) // 2]])]
 
 
 def _hardest(result: SetResult, missed: np.ndarray) -> list[int]:

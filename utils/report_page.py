@@ -4,31 +4,38 @@ import base64
 import io
 import os
 import re
-from collections.abc import Sequence
-from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
 
+from datasets.naming import class_colours
 from utils.evaluation import class_names
-from utils.figures import Plot, printable
 from utils.metrics import RECALL_AT
 from utils.report_attention import LEAST_EFFECT, View
-from utils.report_cases import Case, Tile
-from utils.report_panels import Photos, class_colours, scale_bar, shown_classes, view_pictures
-from utils.report_style import STYLE
+from utils.report_cases import Case
+from utils.report_panels import Panels, Photos, scale_bar, shown_classes, view_pictures
+from utils.report_theme import Plot
+from utils.tables import printable
 
-TILE_WIDTH, QUERY_WIDTH = 216, 312
+FOLDER = Path(__file__).parent
+TEMPLATE, STYLE = "report_page.html.jinja", "report.css"
+TILE_WIDTH, QUERY_WIDTH, VIEW_WIDTH = 216, 312, 320
 WIDE = 1000
+"""A plot with more pixels is too wide for a phone: it scrolls within its own box."""
+VALIDATION = "val"
 
 
 class Captioned(NamedTuple):
-    """A plot, what it shows in words (for those who cannot see it), and the line below it."""
+    """A plot, what it shows in words (for those who cannot see it), the line below it, and what it is called."""
 
     plot: Plot
     alt: str
     caption: str = ""
+    name: str = ""
 
 
 class SetCases(NamedTuple):
@@ -41,6 +48,22 @@ class SetCases(NamedTuple):
     cases: list[Case]
 
 
+class Embedded(NamedTuple):
+    """A picture within the page: its `data:` address and its size in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+class Labelled(NamedTuple):
+    """One picture of a view: its name below it, and what it shows in words."""
+
+    name: str
+    image: Embedded
+    alt: str
+
+
 class Page(NamedTuple):
     """What a report says.
 
@@ -49,6 +72,9 @@ class Page(NamedTuple):
     run : name of the run folder.
     date : of the run folder, empty where it does not tell.
     content : the content of `results.json`.
+    config : the network's, see `models.segvpr.SegVPR`.
+    panels : which pictures of a view mean something.
+    miou : as a fraction; None if it was not measured, or means nothing.
     span, effect : see `utils.report_attention`; `effect` is None where it was not measured.
     notes : by section, what was left out because there is too much of it.
     """
@@ -56,7 +82,9 @@ class Page(NamedTuple):
     run: str
     date: str
     content: dict
-    num_classes: int
+    config: dict
+    panels: Panels
+    miou: float | None
     recall: Captioned | None
     maps: list[Captioned]
     cases: list[SetCases]
@@ -69,49 +97,63 @@ class Page(NamedTuple):
     notes: dict[str, str]
 
 
-def text(value: object) -> str:
-    """Anything as HTML text."""
-    return escape(printable(value))
-
-
 def render(page: Page, photos: Photos, quality: int) -> str:
     """The HTML of a report; `quality` is that of its JPEG thumbnails, 1..95."""
-    sections = [
-        ("recall", "Recall", _recall(page)),
-        ("maps", "Where queries were found", _plots(page.maps, "maps") + _note(page, "maps") if page.maps else ""),
-        ("retrievals", "Retrievals", _retrievals(page, photos, quality)),
-        ("attention", "Attention and classes", _attention(page, quality)),
-        ("segmentation", "Segmentation", _plots(page.segmentation, "two")),
-        ("training", "Training", _plots(page.training, "two")),
-    ]
-    shown = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in shown)
-    body = "\n".join(
-        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{title}</h2>\n{content}</section>'
-        for key, title, content in shown
-    )
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>SegVPR: {text(page.run)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f'{_header(page)}<nav aria-label="Sections">{links}</nav>\n<main>\n{body}\n</main>\n'
-        "<footer>Every plot and panel lies as a PNG in <code>figures/</code> beside this file, the numbers in "
-        "<code>results.json</code>, all retrieved images in <code>predictions/</code>.</footer>\n</body>\n</html>\n"
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            page=page,
+            content=page.content,
+            style=Markup((FOLDER / STYLE).read_text(encoding="utf-8")),
+            headline=headline(page.content),
+            facts=facts(page),
+            ranks=RECALL_AT,
+            validation=VALIDATION,
+            wide=WIDE,
+            thumbnail=lambda path, width: jpeg(photos(path), width, quality),
+            query_width=QUERY_WIDTH,
+            tile_width=TILE_WIDTH,
+            attention_words=attention_caption(page.effect),
+            scale=png(scale_bar(240, 12)),
+            legend=legend(page),
+            views=[(name, [pictures(view, page, quality) for view in views]) for name, views in page.views.items()],
+        )
     )
 
 
-def _header(page: Page) -> str:
-    content = page.content
-    facts = [f"{content['arch']} with {content['semnet']}", page.run if not page.date else f"run of {page.date}"]
-    return (
-        f'<header><p class="eyebrow">SegVPR evaluation</p><h1>{_summary(content)}</h1>'
-        f'<p class="facts">{" · ".join(text(fact) for fact in facts if fact)}</p>'
-        f'<p class="facts">checkpoint <code>{text(content["checkpoint"])}</code></p></header>\n'
+def environment() -> Environment:
+    """Jinja2 that escapes every value, and fails on a name that it does not know."""
+    made = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=shown,
     )
+    made.filters |= {"uri": uri, "breakable": breakable, "unbroken": unbroken, "base_name": os.path.basename}
+    return made
 
 
-def _summary(content: dict) -> str:
+def shown(value: object) -> object:
+    """A value as the page shows it: text on one line that can be encoded, HTML as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def breakable(name: str) -> Markup:
+    """A name as HTML that may be broken after its separators."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(printable(name)))))
+
+
+def unbroken(text: str) -> Markup:
+    """Text as HTML in which a number stays beside its unit."""
+    safe = str(escape(printable(text)))
+    return Markup(re.sub(r"((?:within )?\d[\d.,]* m)\b", r'<span class="whole">\1</span>', safe))
+
+
+def headline(content: dict) -> str:
     """The result in one line."""
     recalls = [(s["recall"]["1"], s["name"]) for s in content["sets"]]
     if not recalls:
@@ -119,169 +161,74 @@ def _summary(content: dict) -> str:
     (low, worst), (high, best) = min(recalls), max(recalls)
     if len(recalls) == 1:
         return f"{100 * high:.1f}% of queries found at rank 1"
-    return f"{100 * low:.1f}% ({text(worst)}) to {100 * high:.1f}% ({text(best)}) of queries found at rank 1"
+    return f"{100 * low:.1f}% ({worst}) to {100 * high:.1f}% ({best}) of queries found at rank 1"
 
 
-def _recall(page: Page) -> str:
-    if not page.content["sets"]:
-        return _miou(page) or "<p>There were no gallery and queries to look up.</p>\n"
-    head = "".join(f'<th scope="col">R@{n}</th>' for n in RECALL_AT)
-    rows = "".join(_recall_row(s) for s in page.content["sets"])
-    table = (
-        '<div class="figures"><table><caption>Queries (%) with a correct image among the first N retrieved</caption>'
-        f'<thead><tr><th scope="col">set</th>{head}</tr></thead><tbody>\n{rows}</tbody></table>{_miou(page)}</div>'
-    )
-    plot = _figure(page.recall) if page.recall else ""
-    return f'<div class="beside">{table}{plot}</div>\n'
+def facts(page: Page) -> list[str]:
+    """Network and run, by the values of the flags."""
+    config = page.config
+    said = [
+        f"{config['arch']} with {config['semnet']}",
+        f"attention {config['attention']}",
+        *([] if config["guidance"] else ["no guidance"]),
+        f"input {config['input']}",
+        f"run of {page.date}" if page.date else page.run,
+    ]
+    return [printable(fact) for fact in said if fact]
 
 
-def _recall_row(s: dict) -> str:
-    cells = "".join(_recall_cell(n, s["recall"][str(n)]) for n in RECALL_AT)
-    counts = f"{s['num_queries']:,} queries in {s['num_gallery']:,} images, within {s['threshold_m']:g} m"
-    return f'<tr><th scope="row">{_breakable(s["name"])}<small>{counts}</small></th>{cells}</tr>\n'
+def legend(page: Page) -> list[tuple[str, str]]:
+    """Name and CSS colour of the classes that the views show."""
+    number = page.config["num_classes"]
+    names, colours = class_names(number), class_colours(number)
+    everything = [view for views in page.views.values() for view in views]
+    return [(names[c], f"rgb{tuple(map(int, colours[c]))}") for c in shown_classes(everything, number)]
 
 
-def _breakable(name: str) -> str:
-    """A name as HTML that may be broken after its separators."""
-    return re.sub(r"([/_])", r"\1<wbr>", text(name))
-
-
-def _recall_cell(n: int, recall: float) -> str:
-    strong = ' class="first"' if n == RECALL_AT[0] else ""
-    return f'<td{strong} style="--v:{100 * recall:.1f}%">{100 * recall:.1f}</td>'
-
-
-def _miou(page: Page) -> str:
-    segmentation = page.content["segmentation"]
-    if not segmentation or segmentation["miou"] is None:
-        return ""
-    return f'<p class="miou"><b>{100 * segmentation["miou"]:.1f}%</b> mIoU of the predicted classes</p>'
-
-
-def _figure(captioned: Captioned) -> str:
-    light, dark = (_uri(data, "png") for data in captioned.plot[:2])
-    width, height = captioned.plot.size
-    wide = " scroll" if width > WIDE else ""  # too wide for a phone: it scrolls within its own box
-    caption = f"<figcaption>{text(captioned.caption)}</figcaption>" if captioned.caption else ""
-    return (
-        f'<figure class="plot{wide}"><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" width="{width // 2}" height="{height // 2}" alt="{text(captioned.alt)}"></picture>'
-        f"{caption}</figure>\n"
-    )
-
-
-def _plots(plots: Sequence[Captioned], kind: str = "") -> str:
-    return f'<div class="plots {kind}">{"".join(map(_figure, plots))}</div>\n' if plots else ""
-
-
-def _note(page: Page, section: str) -> str:
-    return f'<p class="note">{text(page.notes[section])}</p>\n' if section in page.notes else ""
-
-
-def _uri(data: bytes, kind: str) -> str:
+def uri(data: bytes, kind: str) -> str:
+    """A picture's bytes as an address."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _photo(image: Image.Image | None, alt: str, width: int, quality: int) -> str:
+def jpeg(image: Image.Image | None, width: int, quality: int) -> Embedded | None:
+    """A photo at most `width` px wide; None stays None."""
     if image is None:
-        return f'<span class="gone" role="img" aria-label="{text(alt)}">photo cannot be read</span>'
+        return None
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, optimize=True)
-    return (
-        f'<img src="{_uri(file.getvalue(), "jpeg")}" width="{image.width}" height="{image.height}" alt="{text(alt)}">'
-    )
+    return Embedded(uri(file.getvalue(), "jpeg"), *image.size)
 
 
-def _retrievals(page: Page, photos: Photos, quality: int) -> str:
-    parts = [_note(page, "retrievals")] if page.cases else []
-    for i, s in enumerate(page.cases):
-        cases = "".join(_case(case, photos, quality) for case in s.cases)
-        missed = s.queries - s.found
-        count = f"{missed:,} of {s.queries:,} missed at rank 1" if missed else f"all {s.queries:,} found at rank 1"
-        parts.append(
-            f"<details{' open' if i == 0 else ''}><summary><b>{text(s.name)}</b> <span>{count}, correct within "
-            f"{s.threshold_m:g} m</span></summary>\n{cases}</details>\n"
-        )
-    return "".join(parts)
+def png(image: Image.Image) -> Embedded:
+    """A drawing, without loss."""
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return Embedded(uri(file.getvalue(), "png"), *image.size)
 
 
-def _case(case: Case, photos: Photos, quality: int) -> str:
-    tiles = [_tile(case.query, photos, QUERY_WIDTH, quality)]
-    tiles += [_tile(tile, photos, TILE_WIDTH, quality) for tile in case.retrieved]
-    if case.truth is not None:
-        tiles.append(_tile(case.truth, photos, TILE_WIDTH, quality, "truth"))
-    verdict, mark = ("found", "✓") if case.found else ("missed", "✗")
-    name = text(os.path.basename(case.query.path))
-    return (
-        f'<figure class="case"><figcaption><b class="{verdict}"><span aria-hidden="true">{mark}</span> '
-        f"{text(case.headline)}</b> <code>{name}</code></figcaption>"
-        f'<div class="tiles">{"".join(tiles)}</div></figure>\n'
-    )
-
-
-def _tile(tile: Tile, photos: Photos, width: int, quality: int, kind: str = "") -> str:
-    role = f"rank {tile.role}" if tile.role.isdigit() else tile.role
-    verdict = "" if tile.correct is None else "found" if tile.correct else "missed"
-    words = {"": "", "found": ", correct", "missed": ", wrong"}[verdict]
-    alt = ", ".join(part for part in (role, tile.caption) if part) + words
-    mark = f'<span class="mark" aria-hidden="true">{"✓" if tile.correct else "✗"}</span>' if verdict else ""
-    return (
-        f'<div class="tile {verdict} {kind or ("query" if not verdict else "")}"><div class="frame">'
-        f"{_photo(photos(tile.path), alt, width, quality)}{mark}</div>"
-        f"<p><b>{text(role)}</b> {text(tile.caption)}</p></div>"
-    )
-
-
-def _attention(page: Page, quality: int) -> str:
-    if not page.views:
-        return ""
-    everything = [view for views in page.views.values() for view in views]
-    bar = io.BytesIO()
-    scale_bar(240, 12).save(bar, "PNG")
-    key = (
-        f'<div class="key"><span>1/{page.span:.2f}</span><img src="{_uri(bar.getvalue(), "png")}" width="240" height="12" '
-        f'alt="Colours of attention: darkened below the mean of the image, glowing above it"><span>{page.span:.2f}×</span>'
-        "<span>of the image mean; at the mean, the photo is unchanged</span></div>"
-    )
-    names, colours = class_names(page.num_classes), class_colours(page.num_classes)
-    chips = "".join(
-        f'<li><i style="background:rgb{tuple(map(int, colours[c]))}"></i>{text(names[c])}</li>'
-        for c in shown_classes(everything, page.num_classes)
-    )
-    legend = f'<ul class="legend" aria-label="Colours of the predicted classes">{chips}</ul>\n'
-    words = f"<p>{text(attention_caption(page.effect))}</p>\n{_note(page, 'attention')}{key}{legend}"
-    rests = _figure(page.rests) if page.rests else ""
-    parts = [f'<div class="beside"><div>{words}</div>{rests}</div>\n']
-    for i, (name, views) in enumerate(page.views.items()):
-        rows = "".join(_view(view, page, quality) for view in views)
-        parts.append(f"<details{' open' if i == 0 else ''}><summary><b>{text(name)}</b></summary>\n{rows}</details>\n")
-    return "".join(parts)
-
-
-def _view(view: View, page: Page, quality: int) -> str:
-    base = os.path.basename(view.path)
-    tiles = []
-    for name, picture in view_pictures(view, page.span, page.num_classes).items():
+def pictures(view: View, page: Page, quality: int) -> list[Labelled]:
+    """The pictures of one view, from left to right."""
+    base, number = os.path.basename(view.path), page.config["num_classes"]
+    made = []
+    for name, image in view_pictures(view, page.span, number, page.panels).items():
         if name == "predicted classes":
-            file = io.BytesIO()
-            colours = 256 if page.num_classes > 64 else 64
-            picture.quantize(colours, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-            size = f'width="{picture.width}" height="{picture.height}"'
-            image = f'<img src="{_uri(file.getvalue(), "png")}" {size} alt="{_classes_alt(view, page.num_classes)}">'
+            colours = 256 if number > 64 else 64
+            drawing = png(image.quantize(colours, dither=Image.Dither.NONE))
+            made.append(Labelled(name, drawing, classes_alt(view, number)))
         else:
-            image = _photo(picture, f"{name} of {base}" if name != "photo" else f"query {base}", 320, quality)
-        tiles.append(f'<div class="tile"><div class="frame">{image}</div><p>{name}</p></div>')
-    return f'<figure class="case"><div class="tiles views n{len(tiles)}">{"".join(tiles)}</div></figure>\n'
+            alt = f"{name} of {base}" if name != "photo" else f"query {base}"
+            made.append(Labelled(name, jpeg(image, VIEW_WIDTH, quality), alt))
+    return made
 
 
-def _classes_alt(view: View, num_classes: int) -> str:
+def classes_alt(view: View, num_classes: int) -> str:
     """The largest classes of a photo in words."""
     share = np.bincount(view.look.classes.ravel(), minlength=num_classes) / view.look.classes.size
     names = class_names(num_classes)
     largest = [c for c in np.argsort(-share, kind="stable")[:4] if share[c] > 0]
-    return text("predicted classes: " + ", ".join(f"{names[c]} {100 * share[c]:.0f}%" for c in largest))
+    return "predicted classes: " + ", ".join(f"{names[c]} {100 * share[c]:.0f}%" for c in largest)
 
 
 def attention_caption(effect: float | None) -> str:

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.naming import CLASS_COLOURS
+from datasets.naming import class_colours
 from datasets.transforms import read_image
 from utils.evaluation import class_names
-from utils.figures import LIGHT, printable
 from utils.report_attention import LEAST_SPAN, Look, View, overlay
 from utils.report_cases import Case, Tile
+from utils.report_theme import LIGHT
+from utils.tables import printable
 
 TILE, GAP, MARGIN, FRAME = 256, 14, 24, 7
 PAPER, INK, MUTED = LIGHT.paper, LIGHT.ink, LIGHT.muted
@@ -32,15 +34,6 @@ def load_thumbnail(path: str, width: int = THUMBNAIL) -> Image.Image | None:
         return None
     photo.thumbnail((width, width * 3 // 2), Image.Resampling.LANCZOS, reducing_gap=2.0)
     return photo
-
-
-def class_colours(num_classes: int) -> np.ndarray:
-    """uint8 (C, 3): CLASS_COLOURS, or evenly spread hues for another number of classes."""
-    if num_classes == len(CLASS_COLOURS):
-        return np.array(CLASS_COLOURS, np.uint8)
-    hues = Image.new("HSV", (num_classes, 1))
-    hues.putdata([(255 * c // num_classes, 150 + 100 * (c % 2), 230 - 90 * (c % 3 == 2)) for c in range(num_classes)])
-    return np.asarray(hues.convert("RGB"))[0]
 
 
 def class_picture(classes: np.ndarray, num_classes: int) -> Image.Image:
@@ -158,27 +151,35 @@ def _place(sheet: Image.Image, tile: Tile, photos: Photos, column: int, top: int
     _caption(ImageDraw.Draw(sheet), (left, top + size[1] + 6), role, tile.caption, TILE)
 
 
-def view_pictures(view: View, span: float, num_classes: int) -> dict[str, Image.Image]:
-    """The pictures of one view by caption: photo, attention, predicted classes and, where known, attention before."""
+class Panels(NamedTuple):
+    """Which pictures of a view mean something: a network may have no attention, or a head that was never trained."""
+
+    attention: bool = True
+    classes: bool = True
+
+
+def view_pictures(view: View, span: float, num_classes: int, panels: Panels) -> dict[str, Image.Image]:
+    """The pictures of one view by caption: photo, attention (before training too, if known), predicted classes."""
     pictures = {"photo": Image.fromarray(view.look.photo)}
-    if view.before is not None:
+    if panels.attention and view.before is not None:
         pictures["attention before training"] = overlay(view.before, span)
-    pictures["attention"] = overlay(view.look, span)
-    pictures["predicted classes"] = class_picture(view.look.classes, num_classes)
+    if panels.attention:
+        pictures["attention"] = overlay(view.look, span)
+    if panels.classes:
+        pictures["predicted classes"] = class_picture(view.look.classes, num_classes)
     return pictures
 
 
-def attention_sheet(views: Sequence[View], span: float, num_classes: int, title: str) -> Image.Image:
+def attention_sheet(
+    views: Sequence[View], span: float, num_classes: int, title: str, panels: Panels | None = None
+) -> Image.Image:
     """Views below each other, with the key of the colours."""
-    wide = 384
-    rows = [view_pictures(view, span, num_classes) for view in views]
+    panels, wide = panels or Panels(), 384
+    rows = [view_pictures(view, span, num_classes, panels) for view in views]
     sizes = [tile_size(row["photo"], wide) for row in rows]
-    columns = len(rows[0])
-    width = 2 * MARGIN + columns * wide + (columns - 1) * GAP
-    names, colours = class_names(num_classes), class_colours(num_classes)
-    keys = [(names[c], tuple(map(int, colours[c]))) for c in shown_classes(views, num_classes)]
-    lines = _key_lines([name for name, _ in keys], width - 2 * MARGIN)
-    height = 2 * MARGIN + 44 + sum(size[1] + GAP for size in sizes) + 26 + 56 + 26 * len(lines)
+    width = 2 * MARGIN + len(rows[0]) * (wide + GAP) - GAP
+    keys = _sheet_keys(views, span, num_classes, panels, width - 2 * MARGIN)
+    height = 2 * MARGIN + 44 + 26 + sum(size[1] + GAP for size in sizes) + (keys.height if keys else 0)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), printable(title), INK, font(24, True))
@@ -190,17 +191,32 @@ def attention_sheet(views: Sequence[View], span: float, num_classes: int, title:
         for column, picture in enumerate(row.values()):
             sheet.paste(fitted(picture, size), (MARGIN + column * (wide + GAP), top))
         top += size[1] + GAP
-    sheet.paste(scale_bar(240, 16), (MARGIN, top + 8))
-    words = f"attention from 1/{span:.2f} of the image mean, through the mean (photo unchanged), to {span:.2f} times it"
-    draw.text((MARGIN + 254, top + 7), words, MUTED, font(14))
-    top += 42
-    colour_of = dict(keys)
-    for line in lines:
-        for x, name in line:
-            draw.rectangle((MARGIN + x, top + 2, MARGIN + x + 16, top + 18), colour_of[name], MUTED)
-            draw.text((MARGIN + x + 23, top + 1), name, INK, font(14))
-        top += 26
+    if keys:
+        sheet.paste(keys, (MARGIN, top))
     return sheet
+
+
+def _sheet_keys(views: Sequence[View], span: float, num_classes: int, panels: Panels, width: int) -> Image.Image | None:
+    """What the colours of a sheet mean: the scale of attention, then the classes; None if there is nothing to say."""
+    names, colours = class_names(num_classes), class_colours(num_classes)
+    classes = shown_classes(views, num_classes) if panels.classes else []
+    of_class = {names[c]: tuple(map(int, colours[c])) for c in classes}
+    lines = _key_lines(list(of_class), width) if classes else []
+    scale = 42 if panels.attention else 0
+    if not scale + len(lines):
+        return None
+    keys = Image.new("RGB", (width, scale + 26 * len(lines) + 14), PAPER)
+    draw = ImageDraw.Draw(keys)
+    if panels.attention:
+        keys.paste(scale_bar(240, 16), (0, 8))
+        words = f"attention from 1/{span:.2f} to {span:.2f} times the image mean; at the mean the photo is unchanged"
+        draw.text((254, 7), words, MUTED, font(14))
+    for i, line in enumerate(lines):
+        top = scale + 26 * i
+        for x, name in line:
+            draw.rectangle((x, top + 2, x + 16, top + 18), of_class[name], MUTED)
+            draw.text((x + 23, top + 1), name, INK, font(14))
+    return keys
 
 
 def _key_lines(names: list[str], width: int) -> list[list[tuple[int, str]]]:

@@ -9,11 +9,12 @@ from PIL import Image, ImageDraw
 from models.segvpr import SegVPR
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import SetResult
-from utils.figures import found_at_1, printable
-from utils.report_attention import View, attention_span, look_at, overlay, shrink
+from utils.figures import found_at_1
+from utils.report_attention import attention_span, look_at, overlay, shrink
 from utils.report_cases import Case, describe_case
 from utils.report_panels import FOUND, INK, MISSED, MUTED, PAPER, fitted, font, framed, load_thumbnail, tile_size
 from utils.seeding import generator
+from utils.tables import printable
 
 WIDTH, MARGIN, GAP, RETRIEVED = 1200, 26, 12, 3
 TILE = (WIDTH - 2 * MARGIN - (1 + RETRIEVED) * GAP) // (2 + RETRIEVED)
@@ -45,7 +46,7 @@ def showcase(
             shown.append((name, case, shrink(look, TILE)))
     if not shown:
         raise ValueError("showcase: there is no query to show whose photo can be read")
-    span = attention_span([View(case.query.path, look, None) for _, case, look in shown])
+    span = attention_span([look for _, _, look in shown])
     sizes = [tile_size(Image.fromarray(look.photo), TILE) for _, _, look in shown]
     sheet = Image.new("RGB", (WIDTH, 2 * MARGIN + HEAD + sum(size[1] + FOOT for size in sizes) - 10), PAPER)
     draw = ImageDraw.Draw(sheet)

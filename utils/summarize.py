@@ -1,17 +1,14 @@
 """One table of several runs: a row per configuration, mean and standard deviation over its seeds.
 
-python3 -m utils.summarize runs/first runs/second [--out summary] [--threshold_m 25]
+python3 -m utils.summarize runs/first runs/second [--label first second] [--out summary] [--threshold_m 25]
 """
 
 import argparse
-import csv
-import io
 import json
 import math
-import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +16,11 @@ from datasets.convert_files import OneLineParser
 from utils.arguments import recorded_arguments
 from utils.checkpoints import load_checkpoint
 from utils.command import run_command
-from utils.localize import printable
 from utils.logs import LOGGER, start_logging
 from utils.runs import BEST, LAST, PREVIOUS
+from utils.summary_table import SHOWN_AT, Cell, Condition, Row, Summary, to_markdown, write_summary
+from utils.tables import printable
 
-SHOWN_AT = ("1", "5")
 RESULTS = "results.json"
 ROOTS = ("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets")
 NOT_CONFIGURATION = {
@@ -33,9 +30,6 @@ NOT_CONFIGURATION = {
 }
 """Arguments that may differ within a configuration. Of data sets, what is in them counts, not where they lie; of
 `resume`, whether training started from weights of another run."""
-
-Condition = tuple[str, float]
-"""A set's name and its threshold in metres."""
 
 
 @dataclass(frozen=True)
@@ -64,50 +58,6 @@ class Run:
         """Equal for runs of one configuration; a run whose arguments are unknown is like no other."""
         known = [self.arguments, self.data] if self.arguments is not None else str(self.folder.resolve())
         return json.dumps([self.network, known], sort_keys=True)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Mean of `count` values, and their standard deviation (n - 1 below the line), None for a single one."""
-
-    mean: float
-    std: float | None
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Cell | None":
-        """None where there are no values."""
-        if not values:
-            return None
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
-
-
-@dataclass(frozen=True)
-class Row:
-    """A configuration: its name, its runs, and a cell (or None) per column of the table."""
-
-    label: str
-    runs: list[Run]
-    cells: list[Cell | None]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The table: columns are R@1 and R@5 of each condition, then, where it was measured, mIoU."""
-
-    conditions: list[Condition]
-    with_miou: bool
-    rows: list[Row]
-
-    @property
-    def columns(self) -> list[str]:
-        names = [f"{shown(c)} R@{n}" for c in self.conditions for n in SHOWN_AT]
-        return [*names, "mIoU"] if self.with_miou else names
-
-
-def shown(condition: Condition) -> str:
-    """A condition as a heading."""
-    return f"{printable(condition[0])} ({condition[1]:g} m)"
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
@@ -171,16 +121,17 @@ def starting_weights(resume: str | None) -> str | None:
     return resume
 
 
-def summarize(runs: Sequence[Run], threshold_m: float | None = None) -> Summary:
+def summarize(runs: Sequence[Run], threshold_m: float | None = None, names: Mapping[str, str] | None = None) -> Summary:
     """Group runs by configuration.
 
     Parameters
     ----------
     threshold_m : show results within this many metres alone; by default all, a condition for each.
+    names : labels by `Run.key`, see `given_labels`; other configurations are named by what sets them apart.
 
     Raises
     ------
-    ValueError : there are no such results, or two runs of one configuration have the same seed.
+    ValueError : there are no such results.
     """
     found = dict.fromkeys(condition for run in runs for condition in run.recalls)
     conditions = [c for c in found if threshold_m is None or c[1] == threshold_m]
@@ -192,12 +143,12 @@ def summarize(runs: Sequence[Run], threshold_m: float | None = None) -> Summary:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.key, []).append(run)
-    for group in groups.values():
-        _check_seeds(group)
     with_miou = any(run.miou is not None for run in runs)
     rows = []
-    for label, group in zip(labels(list(groups.values())), groups.values()):
-        rows.append(row_of(label, group, conditions, with_miou))
+    for label, (key, group) in zip(labels(list(groups.values())), groups.items()):
+        counted, note = one_per_seed(group)
+        row = row_of((names or {}).get(key, label), counted, conditions, with_miou)
+        rows.append(replace(row, note=note))
     return Summary(conditions, with_miou, rows)
 
 
@@ -206,36 +157,97 @@ def row_of(label: str, runs: Sequence[Run], conditions: Sequence[Condition], wit
     cells = [Cell.of([r.recalls[c][n] for r in runs if c in r.recalls]) for c in conditions for n in SHOWN_AT]
     if with_miou:
         cells.append(Cell.of([run.miou for run in runs if run.miou is not None]))
-    return Row(label, list(runs), cells)
+    return Row(label, [run.folder for run in runs], cells)
 
 
-def _check_seeds(group: Sequence[Run]) -> None:
-    """A run counted twice would make the deviation too small."""
-    seen: dict[int | None, Run] = {}
+def one_per_seed(group: Sequence[Run]) -> tuple[list[Run], str]:
+    """Of every seed the first run, and a note on the others: a run counted twice would make the deviation too small."""
+    first: dict[int | None, Run] = {}
+    notes = []
     for run in group:
-        if run.seed in seen:
-            raise ValueError(
-                f"{seen[run.seed].folder} and {run.folder} are of one configuration and seed ({run.seed}); give one of them"
-            )
-        seen[run.seed] = run
+        if first.setdefault(run.seed, run) is not run:
+            kept = printable(first[run.seed].folder)
+            notes.append(f"seed {run.seed} again in {printable(run.folder)}, not counted beside {kept}")
+    return list(first.values()), "; ".join(notes)
+
+
+def given_labels(given: Sequence[str], folders: Sequence[Path], runs: Sequence[Run]) -> dict[str, str]:
+    """The user's name of each configuration, by `Run.key`.
+
+    Parameters
+    ----------
+    given : one name per folder, in their order.
+    folders : as given on the command line; all runs below one must be of one configuration.
+
+    Raises
+    ------
+    ValueError : names and configurations do not go together.
+    """
+    if len(given) != len(folders):
+        raise ValueError(f"--label: {len(given)} names for {len(folders)} RUN; give one for each RUN, in their order")
+    names: dict[str, str] = {}
+    for name, folder in zip(given, folders):
+        keys = {run.key for run in runs if run.folder.resolve().is_relative_to(folder.resolve())}
+        if len(keys) > 1:
+            raise ValueError(f"--label {name}: {folder} has runs of {len(keys)} configurations; give each its own RUN")
+        for key in keys:
+            if names.setdefault(key, printable(name)) != printable(name):
+                raise ValueError(f"--label {name}: {folder} is of the configuration named {names[key]}; give one name")
+    twice = next((name for name in names.values() if list(names.values()).count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"--label {twice}: two configurations have this name; give each its own")
+    return names
+
+
+SHORT_NAMES = {
+    "num_classes": "classes",
+    "scale_indexes": "stages",
+    "train_enc_from": "trained from",
+    "train_pos_dist_threshold": "train within",
+    "val_pos_dist_threshold": "val within",
+    "batch_size": "batch",
+    "n_neg": "negatives",
+    "neg_samples": "drawn",
+    "cache_negatives": "cached",
+    "descriptor_dtype": "descriptors",
+    "cache_refresh_rate": "refresh",
+    "queries_per_epoch": "queries",
+    "n_epochs": "epochs",
+    "lr_triplets": "schedule",
+    "weight_decay": "decay",
+    "sem_loss_weight": "semantic",
+    "adv_loss_weight": "adversarial",
+    "da_loss_weight": "domain",
+    "da_method": "DA",
+    "grl_schedule": "GRL",
+    "started from": "from",
+    "dataset_root": "data",
+    "dataset_root_val": "val data",
+    "dataset_root_test": "test data",
+    "DA_datasets": "target data",
+}
+"""Of arguments, as they stand in a label; others are named as their flag, with spaces."""
 
 
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name per group: network, and whatever else differs among the groups; a folder where that does not tell."""
+    """A name per group: network, and what sets it apart from the others and is not the default, in short names.
+
+    A folder is added if that does not tell two groups apart.
+    """
     firsts = [group[0] for group in groups]
-    known = [run.arguments for run in firsts if run.arguments is not None]
-    names = _differing(known, apart={"arch", "semnet"})
-    if len({json.dumps(run.data, sort_keys=True) for run in firsts if run.arguments is not None}) > 1:
-        roots = _differing([run.roots for run in firsts if run.arguments is not None])
-    else:
-        roots = []
+    known = [run for run in firsts if run.arguments is not None]
+    names = _differing([run.arguments for run in known], apart={"arch", "semnet"})
+    roots = []
+    if len({json.dumps(run.data, sort_keys=True) for run in known}) > 1:
+        roots = _differing([run.roots for run in known])
+    defaults = recorded_arguments({})
     made = []
     for run in firsts:
         if run.arguments is None:
             made.append(f"{run.network} ({run.folder})")
             continue
-        parts = [run.network, *(f"{name} {_value(run.arguments.get(name))}" for name in names)]
-        made.append(", ".join([*parts, *(f"{name} {_value(run.roots[name])}" for name in roots)]))
+        parts = [_part(n, run.arguments.get(n)) for n in names if run.arguments.get(n) != defaults.get(n)]
+        made.append(", ".join([run.network, *parts, *(_part(n, run.roots[n]) for n in roots)]))
     return [
         printable(label if made.count(label) == 1 else f"{label} ({run.folder})") for label, run in zip(made, firsts)
     ]
@@ -246,100 +258,15 @@ def _differing(values: Sequence[Mapping[str, Any]], apart: Iterable[str] = ()) -
     return [name for name in names if name not in apart and any(row.get(name) != values[0].get(name) for row in values)]
 
 
-def _value(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _text(cell: Cell | None, runs: int, plus_minus: str, none: str) -> str:
-    """`61.2 ± 0.8`; with the number of runs where it is not that of the row."""
-    if cell is None:
-        return none
-    value = f"{cell.mean:.1f}" if cell.std is None else f"{cell.mean:.1f} {plus_minus} {cell.std:.1f}"
-    return value if cell.count == runs else f"{value} (of {cell.count})"
-
-
-def to_markdown(summary: Summary) -> str:
-    """The table in Markdown, in percent."""
-    rows = [["configuration", "seeds", *map(escape_markdown, summary.columns)]]
-    for row in summary.rows:
-        texts = [_text(cell, len(row.runs), "±", "-") for cell in row.cells]
-        rows.append([escape_markdown(row.label), str(len(row.runs)), *texts])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:]))]
-        for cells in [rows[0], rule, *rows[1:]]
-    ]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def to_csv(summary: Summary) -> str:
-    """The table as CSV, in percent: for each column its mean, deviation (empty for one seed) and number of runs."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    parts = ("mean", "std", "runs")
-    writer.writerow(["configuration", "seeds", *(f"{column} {part}" for column in summary.columns for part in parts)])
-    for row in summary.rows:
-        values: list[str | int] = []
-        for cell in row.cells:
-            if cell is None:
-                values += ["", "", 0]
-            else:
-                values += [f"{cell.mean:.4f}", "" if cell.std is None else f"{cell.std:.4f}", cell.count]
-        writer.writerow([row.label, len(row.runs), *values])
-    return stream.getvalue()
-
-
-def to_latex(summary: Summary) -> str:
-    """The table as a LaTeX tabular for the package booktabs, in percent, conditions above their columns."""
-    columns = len(SHOWN_AT) * len(summary.conditions) + summary.with_miou
-    above = [rf"\multicolumn{{{len(SHOWN_AT)}}}{{c}}{{{escape_latex(shown(c))}}}" for c in summary.conditions]
-    below = [f"R@{n}" for _ in summary.conditions for n in SHOWN_AT]
-    if summary.with_miou:
-        above, below = [*above, ""], [*below, "mIoU"]
-    lines = [
-        r"% needs \usepackage{booktabs}; percent, mean and standard deviation over seeds",
-        rf"\begin{{tabular}}{{lr{'r' * columns}}}",
-        r"\toprule",
-        " & ".join(["", "", *above]).strip() + r" \\",
-        " & ".join(["configuration", "seeds", *below]) + r" \\",
-        r"\midrule",
-    ]
-    for row in summary.rows:
-        texts = [_text(cell, len(row.runs), r"$\pm$", "--") for cell in row.cells]
-        lines.append(" & ".join([escape_latex(row.label), str(len(row.runs)), *texts]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    **{character: f"\\{character}" for character in "{}$&#_%"},
-}
-
-
-def escape_latex(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it stands, within a cell of a table."""
-    return "".join(f"\\{character}" if character in "\\`*_[]<>|~#$&" else character for character in text)
-
-
-def write_summary(summary: Summary, folder: Path) -> None:
-    """`summary.md`, `summary.csv` and `summary.tex` in a folder, which is made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for suffix, text in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
-            (folder / f"summary.{suffix}").write_text(text(summary), encoding="utf-8")
-    except OSError as error:
-        raise OSError(f"--out {folder}: cannot write there ({error.strerror})") from error
+def _part(name: str, value: Any) -> str:
+    """An argument in a label: `DA none`, `stages 3+4`, `no guidance`, and of a path its last part."""
+    short = SHORT_NAMES.get(name, name.replace("_", " "))
+    if isinstance(value, bool):
+        return short if value else f"no {short}"
+    if isinstance(value, list | tuple):
+        return f"{short} {'+'.join(map(str, value))}"
+    text = "none" if value is None else str(value)
+    return f"{short} {text.rstrip('/').rsplit('/', 1)[-1] or text}"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -352,6 +279,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or one that holds several")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="write summary.md, summary.csv and summary.tex there"
+    )
+    parser.add_argument(
+        "--label",
+        nargs="+",
+        metavar="NAME",
+        help="what to call the configuration of each RUN, in their order (default: network and the flags that differ)",
     )
     parser.add_argument(
         "--threshold_m", type=float, metavar="M", help="only what was scored within M metres (default: all there is)"
@@ -367,7 +300,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         start_logging()
         if args.threshold_m is not None and not (math.isfinite(args.threshold_m) and args.threshold_m > 0):
             raise ValueError(f"--threshold_m {args.threshold_m:g} is not a distance above 0 m")
-        summary = summarize([read_run(folder) for folder in find_runs(args.runs)], args.threshold_m)
+        runs = [read_run(folder) for folder in find_runs(args.runs)]
+        names = given_labels(args.label, args.runs, runs) if args.label else {}
+        summary = summarize(runs, args.threshold_m, names)
         if args.out:
             write_summary(summary, args.out)
         LOGGER.info("%s", to_markdown(summary).rstrip("\n"))

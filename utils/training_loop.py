@@ -16,7 +16,7 @@ from utils.distributed import from_first, is_first, own_part, rank, world_size
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.events import EventWriter, attention_pictures
 from utils.failures import PeerFailed
-from utils.history import write_history
+from utils.history import epoch_line, write_history
 from utils.interrupts import Interrupts, StopRequested, stop_if_requested
 from utils.loaders import read_ahead
 from utils.logs import LOGGER, progress_bar
@@ -184,10 +184,8 @@ class TrainingRun:
         if events.active:
             for name, picture in attention_pictures(self.model, self.pictured, self.data.scale, self.options):
                 events.images(state.epoch, name, picture)
-        brief = {name: value for name, value in {**losses, **figures}.items() if "@" not in name or name.endswith("@1")}
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in brief.items())
         best = " (best so far)" if improved else ""
-        LOGGER.info("epoch %d/%d%s: %s", state.epoch, self.settings.n_epochs, best, shown)
+        LOGGER.info("epoch %d/%d%s: %s", state.epoch, self.settings.n_epochs, best, epoch_line(losses, figures))
 
     def _write_history(self) -> None:
         if is_first():
