@@ -43,8 +43,8 @@ class Summary:
     traversal, condition, source : where the frames came from and went to; positions from `ins` or `rtk`.
     frames : those on the disk and those that `stereo.timestamps` lists besides.
     kept : frames that are in the condition's folder now; `written` of them are new.
-    dropped : frames by reason: `near` (within the spacing of the last one kept), `outside`, `gap`, `bad_status` (no
-        position, see `Track.locate`), `missing` (listed, not on the disk), `unreadable`.
+    dropped : frames by reason: `near` (within the spacing of the last one kept), `outside`, `gap`, `jump`,
+        `bad_status` (no position, see `Track.locate`), `missing` (listed, not on the disk), `unreadable`.
     """
 
     traversal: Path
@@ -142,7 +142,7 @@ def _plan(
 ) -> _Plan:
     positions, reasons = track.locate(frames.times, max_gap_s)
     kept = select_by_spacing(positions, spacing_m)
-    counts = {reason: int((reasons == reason).sum()) for reason in ("outside", "gap", "bad_status")}
+    counts = {reason: int((reasons == reason).sum()) for reason in ("outside", "gap", "jump", "bad_status")}
     if not len(kept):
         raise ValueError(
             f"{track.file}: no frame of {frames.folder} gets a position from it ("
