@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.convert_files import (
+    REMEDY,
     OneLineParser,
     copy_file,
     leftovers,
@@ -23,12 +24,11 @@ from datasets.convert_files import (
     refuse_leftovers,
     run_converter,
     run_jobs,
+    told,
 )
-from datasets.convert_record import STALE, Record
+from datasets.convert_record import Record
 from datasets.naming import list_images
 from datasets.positions import Zone, find_positions, name_position, require_positions
-
-REMEDY = "remove the images of that run, or give another --out"
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,6 @@ class Converted:
         zone = f", UTM zone {self.zone}" if self.zone else ""
         text = f"{self.images} images: {self.kept} kept ({self.written} new), {self.skipped} without a position{zone}"
         return text + told(self.stale, self.others)
-
-
-def told(stale: Sequence[str], others: Sequence[str]) -> str:
-    """What a summary says of images of earlier runs, names relative to OUT."""
-    text = ""
-    if stale:
-        text += f"; {len(stale)} of an earlier run moved to OUT/{STALE}, for their source is gone (first: {stale[0]})"
-    if others:
-        text += f"; {len(others)} others stay in OUT, of unknown source (first: {others[0]}): remove what is stale"
-    return text
 
 
 def convert_images(

@@ -14,6 +14,9 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 USER_ERROR, INTERRUPTED = 2, 130
+STALE = ".stale"
+"""Hidden folder below OUT for images of an earlier run whose source is gone."""
+REMEDY = "remove the images of that run, or give another --out"
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -139,3 +142,13 @@ def leftovers(folder: Path, names: Sequence[str], remedy: str) -> str:
     """What is wrong with images of an earlier run that show again what this run would write."""
     others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
     return f"{folder / names[0]}{others}: made from the same images with other settings or positions; {remedy}"
+
+
+def told(stale: Sequence[str], others: Sequence[str]) -> str:
+    """What a summary says of images of earlier runs, names relative to OUT."""
+    text = ""
+    if stale:
+        text += f"; {len(stale)} of an earlier run moved to OUT/{STALE}, for their source is gone (first: {stale[0]})"
+    if others:
+        text += f"; {len(others)} others stay in OUT, of unknown source (first: {others[0]}): remove what is stale"
+    return text

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.convert_files import write_whole
+from datasets.convert_files import STALE, write_whole
 from datasets.naming import IMAGE_SUFFIXES
 
-RECORD, STALE = ".converted.json", ".stale"
+RECORD = ".converted.json"
 VERSION = 1
 
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from datasets.convert import convert_images, main
-from datasets.convert_record import RECORD, STALE
+from datasets.convert_files import STALE
+from datasets.convert_record import RECORD
 
 EAST, NORTH = 600_000, 5_700_000
 

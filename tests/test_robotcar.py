@@ -233,6 +233,46 @@ def test_all_without_symbolic_links(smooth, tmp_path, monkeypatch):
         assert all(path.stat().st_nlink == links and not path.is_symlink() for path in found)
 
 
+def frames_of(traversal: Path) -> list[Path]:
+    return sorted((traversal / "stereo" / "centre").iterdir())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_converting_again_leaves_nothing_stale(smooth, tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError("not here")
+
+    if not links:
+        monkeypatch.setattr(os, "symlink", refuse)
+        monkeypatch.setattr(os, "link", refuse)
+    out, frames = tmp_path / "out", frames_of(smooth)
+    convert_traversal(smooth, "rain", out, spacing_m=0)
+    frames[3].unlink()
+    Image.fromarray(mosaic(255 - frame(5))).save(frames[5])
+    frames[7].write_bytes(b"damaged")
+    (out / "rain" / "@1@2@mine@.jpg").write_bytes(images(out / "rain")[0].read_bytes())
+    summary = convert_traversal(smooth, "rain", out, spacing_m=0)
+    gone = [f"{frames[index].stem}@.jpg" for index in (3, 7)]
+    assert (summary.frames, summary.kept, summary.written) == (20, 18, 1)
+    assert [name.split("@", 3)[3] for name in summary.stale] == gone
+    assert summary.others == ("rain/@1@2@mine@.jpg",)
+    assert "2 of an earlier run moved to OUT/.stale" in str(summary) and "1 others stay" in str(summary)
+    left = images(out / "rain")
+    assert len(left) == 19 and not any(image.name.endswith(tuple(gone)) for image in left)
+    (changed,) = (image for image in left if image.name.endswith(f"{frames[5].stem}@.jpg"))
+    seen = np.asarray(Image.open(out / "all" / f"rain_{changed.name}"))[5, 5].astype(int)
+    assert np.abs(seen - (255 - np.array(colour(5)))).max() <= 3
+    assert {path.name for path in (out / "all").iterdir()} == {f"rain_{image.name}" for image in left}
+    again = convert_traversal(smooth, "rain", out, spacing_m=0)
+    assert again.written == 0 and not again.stale and again.kept == 18
+
+
+def test_one_traversal_under_two_conditions_is_refused(smooth, tmp_path):
+    convert_traversal(smooth, "rain", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"and 9 others.*--condition snow would show them twice"):
+        convert_traversal(smooth, "snow", tmp_path / "out")
+
+
 def test_several_traversals_at_once_or_one_after_another(smooth, tmp_path):
     other = write_traversal(tmp_path / "other", frames=10, start_s=0.3)
     together = convert_traversals([smooth, other, smooth], "sun", tmp_path / "together")
