@@ -19,7 +19,7 @@ def smallest_scaled(scale: float) -> int:
 
 
 def _smallest(factor: float, rounded: Callable[[float], int]) -> int:
-    side = max(1, int(MIN_SIDE / factor) - 2)
+    side = max(1, int((MIN_SIDE - 1) / factor))
     while rounded(side * factor) < MIN_SIDE:
         side += 1
     return side

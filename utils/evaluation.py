@@ -14,13 +14,13 @@ import torch
 
 from datasets.loading import ImageBatches
 from datasets.naming import CLASS_NAMES, Kind, label_folder, label_path
-from datasets.pairs import shared_files, without_positive
 from datasets.places import ImageSet, correct_matches
 from datasets.transforms import image_size
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.descriptor_store import folder_of, stored_descriptors, weights_digest
 from utils.distributed import alone, from_first, is_first, share
+from utils.doubts import count_doubts, doubt_lines
 from utils.embedding import EmbeddingOptions, embed_images, iterate_batches, worker_deaths_named
 from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
@@ -296,7 +296,7 @@ def results_dict(
             "threshold_m": threshold,
             "recall": _by_rank(recalls),
         }
-        | _doubts(result.set, threshold)
+        | count_doubts(result.set.gallery, result.set.queries, threshold, result.set.kind.same_camera)
         | ({"index": result.index[threshold]} if result.index else {})
         for result in results
         for threshold, recalls in result.recalls.items()
@@ -317,27 +317,6 @@ def results_dict(
         "sets": sets,
         "segmentation": segmentation,
     }
-
-
-def _doubts(s: EvaluationSet, threshold_m: float) -> dict[str, int]:
-    """How many queries cannot be answered rightly, or find themselves; nothing where there are none."""
-    lacking = len(without_positive(s.gallery, s.queries, threshold_m, s.kind.same_camera))
-    shared = len(shared_files(s.gallery.paths, s.queries.paths))
-    counts = {"queries_without_positive": lacking, "queries_in_gallery": shared}
-    return {name: count for name, count in counts.items() if count}
-
-
-def _doubt_lines(s: dict) -> list[str]:
-    """The same as text, for an entry of `results_dict`."""
-    lines, of = [], f"of {s['num_queries']} queries"
-    if lacking := s.get("queries_without_positive"):
-        where = f"no gallery image of their place within {s['threshold_m']:g} m"
-        lines.append(f"{s['name']}: {lacking} {of} have {where}: no answer to them counts")
-    if shared := s.get("queries_in_gallery"):
-        lines.append(
-            f"{s['name']}: {shared} {of} are in the gallery too: each finds itself, and recall says nothing of them"
-        )
-    return lines
 
 
 def write_results(folder: Path, content: dict, results: Sequence[SetResult]) -> None:
@@ -385,7 +364,7 @@ def format_table(content: dict) -> str:
         for s in content["sets"]
     ]
     lines = align([header, *rows]) if rows else []
-    lines += [line for s in content["sets"] for line in _doubt_lines(s)]
+    lines += [line for s in content["sets"] for line in doubt_lines(s)]
     if any("index" in s for s in content["sets"]):
         lines += ["", *_index_table(content["sets"]), ""]
     if content["segmentation"] and content["segmentation"]["miou"] is not None:
