@@ -23,12 +23,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from datasets.convert_files import OneLineParser
+from datasets.sizes import MIN_SIDE, smallest_cropped
 from datasets.town_difficulty import PRESETS, STANDARD, Knobs, check_knobs, difficulty_of, make_knobs
 from datasets.town_jobs import MERGED, PASSES, STANDARD_PASSES, Chunk, Settings, chunks, draw_chunk
 from datasets.town_style import VERSION
 
 DONE, STARTED = "town.json", ".town-in-progress.json"
-SMALLEST_SIDE, FEWEST_PLACES = 97, 4
+SMALLEST_SIDE, FEWEST_PLACES = MIN_SIDE, 4
 
 
 class TownError(ValueError):
@@ -141,6 +142,14 @@ def _check(settings: Settings, workers: int | None) -> None:
         raise TownError(str(error)) from None
 
 
+def check_trainable(size: Sequence[int]) -> None:
+    """TownError where training would refuse pictures of this width and height."""
+    if min(size) < smallest_cropped():
+        raise TownError(
+            f"size {size[0]} x {size[1]}: training needs sides of at least {smallest_cropped()} pixels; give a larger --size W H"
+        )
+
+
 def _is_complete(out: Path, wanted: dict) -> bool:
     """Return whether ``out`` holds the wanted town; raise where it holds anything else but a part of it."""
     if out.exists() and not out.is_dir():
@@ -208,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs=2,
         default=(384, 216),
         metavar=("W", "H"),
-        help="width and height of the pictures in pixels, each at least 97",
+        help=f"width and height of the pictures in pixels, each at least {smallest_cropped()}, below which training refuses them",
     )
     parser.add_argument("--places", type=int, default=150, metavar="N", help="places per town, at least 4")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of everything random, 0 or more")
@@ -257,6 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for a request that cannot be met)."""
     args = build_parser().parse_args(argv)
     try:
+        check_trainable(args.size)
         knobs = make_knobs(args.difficulty, **{f.name: getattr(args, f.name, None) for f in fields(Knobs)})
         make_town(args.out, tuple(args.size), args.places, args.seed, args.workers, knobs=knobs, passes=args.passes)
     except ValueError as error:

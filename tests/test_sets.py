@@ -203,13 +203,13 @@ WAYS = "--sem_loss_weight 0, which ends domain adaptation too (--da_method none,
 
 def test_missing_labels_name_all_ways_out_at_once(tmp_path):
     write_idda(tmp_path, 2)
-    label = min((tmp_path / "town10/gallery_labels/front_rear/front").iterdir())
+    label = min((tmp_path / "town10/queries_labels_rain/front_rear/front").iterdir())
     label.unlink()
     with pytest.raises(ValueError) as error:
         trained(tmp_path, "--da_method", "grl")
     assert f"{label}: label missing" in str(error.value) and "1 of 8 training images" in str(error.value)
     assert "--on_bad_image skip" in str(error.value) and WAYS in str(error.value)
-    assert len(trained(tmp_path, "--on_bad_image", "skip").gallery) == 3
+    assert len(trained(tmp_path, "--on_bad_image", "skip").queries) == 3
     for folder in ("gallery_labels", "queries_labels_rain"):
         shutil.rmtree(tmp_path / "town10" / folder)
     for flags in ([], ["--on_bad_image", "skip"], ["--da_method", "grl"]):

@@ -24,7 +24,7 @@ def town(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    return make_town(tmp_path_factory.mktemp("town") / "b", (98, 97), 4, seed=7, workers=1, progress=False)
+    return make_town(tmp_path_factory.mktemp("town") / "b", (124, 122), 4, seed=7, workers=1, progress=False)
 
 
 def position(path: Path) -> tuple[float, float]:
@@ -140,13 +140,13 @@ def test_conditions_look_as_they_should(town):
 
 
 def test_same_bytes_with_other_workers(small, tmp_path):
-    again = make_town(tmp_path / "again", (98, 97), 4, seed=7, workers=2, progress=False)
+    again = make_town(tmp_path / "again", (124, 122), 4, seed=7, workers=2, progress=False)
     assert content(again) == content(small)
 
 
 def test_passes_are_drawn_on_request_and_change_no_other(small, tmp_path):
     wanted = ["town3/night", "town3/gallery", "robotcar/snow"]
-    some = make_town(tmp_path / "some", (98, 97), 4, seed=7, workers=1, progress=False, passes=wanted)
+    some = make_town(tmp_path / "some", (124, 122), 4, seed=7, workers=1, progress=False, passes=wanted)
     found, standard = content(some), content(small)
     night = {name for name in found if "_night/" in name}
     assert {n: found[n] for n in found if n not in night and n != DONE} == {
@@ -159,16 +159,16 @@ def test_passes_are_drawn_on_request_and_change_no_other(small, tmp_path):
     assert np.mean([np.asarray(Image.open(p)).mean() for p in photos]) < 80
     assert json.loads((some / DONE).read_text())["passes"] == ["town3/gallery", "robotcar/snow", "town3/night"]
     with pytest.raises(TownError, match="parameters"):
-        make_town(some, (98, 97), 4, seed=7, workers=1, progress=False)
+        make_town(some, (124, 122), 4, seed=7, workers=1, progress=False)
     with pytest.raises(TownError, match=r"passes town3/fog: no such pass; give --passes town10/gallery"):
-        make_town(tmp_path / "no", (98, 97), 4, passes=["town3/fog"])
+        make_town(tmp_path / "no", (124, 122), 4, passes=["town3/fog"])
 
 
 def test_a_town_of_before_the_passes_is_known_again(small, tmp_path):
     record = json.loads((small / DONE).read_text())
     del record["passes"]
     (tmp_path / DONE).write_text(json.dumps(record))
-    make_town(tmp_path, (98, 97), 4, seed=7, workers=1, progress=False)
+    make_town(tmp_path, (124, 122), 4, seed=7, workers=1, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == [DONE]
 
 
@@ -180,13 +180,13 @@ def test_interrupted_run_goes_on(small, tmp_path):
         (part / name).write_bytes(whole[name])
     (part / STARTED).write_bytes(whole[DONE])
     stamp = (part / kept[0]).stat().st_mtime_ns
-    make_town(part, (98, 97), 4, seed=7, workers=1, progress=False)
+    make_town(part, (124, 122), 4, seed=7, workers=1, progress=False)
     assert content(part) == whole and (part / kept[0]).stat().st_mtime_ns == stamp
 
 
 def test_complete_town_is_left_alone(small, capsys):
     before = {p: p.stat().st_mtime_ns for p in small.rglob("*")}
-    assert main(["--out", str(small), "--size", "98", "97", "--places", "4", "--seed", "7"]) == 0
+    assert main(["--out", str(small), "--size", "124", "122", "--places", "4", "--seed", "7"]) == 0
     assert len(capsys.readouterr().out.strip().splitlines()) == 1
     assert {p: p.stat().st_mtime_ns for p in small.rglob("*")} == before
 
@@ -200,6 +200,7 @@ def test_refusals(small, tmp_path, capsys):
         ["--out", str(other)],
         ["--out", str(other / "letter.txt")],
         ["--out", str(tmp_path / "new"), "--size", "96", "200"],
+        ["--out", str(tmp_path / "new"), "--size", "200", "121"],
         ["--out", str(tmp_path / "new"), "--places", "3"],
         ["--out", str(tmp_path / "new"), "--seed", "-1"],
         ["--out", str(tmp_path / "new"), "--workers", "0"],
@@ -216,8 +217,8 @@ def test_preview(small, tmp_path):
                 "--out",
                 str(small),
                 "--size",
-                "98",
-                "97",
+                "124",
+                "122",
                 "--places",
                 "4",
                 "--seed",
