@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.naming import detect_kind
-from datasets.positions import located_images
+from datasets.positions import Zone, located_images
 from utils import arguments, distributed
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
@@ -17,13 +17,13 @@ from utils.localize import format_localisations, localize, photo_paths, to_json
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import eval_parser
 from utils.report import write_report
-from utils.screening import Screening
+from utils.screening import Screening, log_positions
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = eval_parser().parse_args(argv)
-    if args.localize or args.gallery or args.positions or args.json:
+    if args.localize or args.gallery or args.positions or args.json or args.zone or args.allow_missing_rows:
         return run_command("eval.py", lambda: localize_photos(args))
     return run_command("eval.py", lambda: evaluate(args, sys.argv if argv is None else ["eval.py", *argv]))
 
@@ -82,7 +82,9 @@ def localize_photos(args: argparse.Namespace) -> None:
     options = arguments.embedding_options(args, compute)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     photos = photo_paths(args.localize)
-    gallery, zone = located_images(args.gallery, args.positions)
+    zone = Zone.parse(args.zone) if args.zone else None
+    gallery, zone = located_images(args.gallery, args.positions, zone, args.allow_missing_rows)
+    log_positions(gallery.report)
     scale = args.eval_scale or detect_kind(list(gallery.paths))[0].eval_scale
     LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
     model = compute.place(checkpoint.build())

@@ -27,6 +27,7 @@ from datasets.check_layout import PREVIEW, find_pairs, roots_below
 from datasets.naming import CLASS_NAMES, IGNORED, KINDS, Kind, label_folder, label_path, list_images, parse_position
 from datasets.pairs import shared_files, shared_text, without_positive_text
 from datasets.places import ImageSet, neighbours_within
+from datasets.position_report import lonely, odd_names
 from datasets.sizes import CROP, MIN_SIDE
 from datasets.transforms import read_image, read_label, scaled_size
 
@@ -281,8 +282,11 @@ def check_dataset(
 
     faults, notes, pairs = _file_faults(scan, groups, problems), [], []
     size_of = {path: (int(w), int(h)) for path, (w, h) in zip(paths, scan.sizes) if w}
+    if unread := naming.list_folder(base).unread:
+        notes.append(f"files not read: {naming.count_suffixes(unread)}")
     for group in groups:
         _judge_sizes(group, size_of, problems, notes)
+        _judge_names(group, problems, notes)
         if group.gallery:
             pairs.append(_measure(group, threshold_m))
             _judge_places(group, pairs[-1], problems, notes)
@@ -354,6 +358,17 @@ def _judge_sizes(group: _Group, size_of: dict[str, tuple[int, int]], problems: l
     scale = group.kind.eval_scale
     if any(size not in small and min(scaled_size(*size, scale)) < MIN_SIDE for size in sizes):
         notes.append(f"{group.where}: give --eval_scale 1; at {scale:g}, the default, sides are below {MIN_SIDE} px")
+
+
+def _judge_names(group: _Group, problems: list[str], notes: list[str]) -> None:
+    """Names that seem to state degrees, and images far from all others; a plain set needs no positions."""
+    for where, paths in ((group.gallery_folder, group.gallery), (group.query_folder, group.queries)):
+        placed = _placed(paths)
+        for into, texts in (
+            (problems if group.gallery else notes, odd_names(where, placed.positions)),
+            (notes, lonely(placed.paths, placed.positions)),
+        ):
+            into.extend(text for text in texts if text not in into)  # a gallery may have several query sets
 
 
 def _measure(group: _Group, threshold_m: float | None) -> PairReport:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from datasets.naming import is_no_data
+
 CONDITIONS = ("rain", "snow", "sun", "night")
 PREVIEW = "preview.png"
 """The town's contact sheet, which is no image of a data set."""
@@ -48,7 +50,7 @@ def subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not is_no_data(entry.name))
 
 
 def _query_folders(parent: Path) -> list[Path]:

@@ -27,8 +27,9 @@ from datasets.convert_files import (
     told,
 )
 from datasets.convert_record import Record
-from datasets.naming import list_images
-from datasets.positions import Zone, find_positions, name_position, require_positions
+from datasets.naming import list_folder
+from datasets.position_report import PositionReport
+from datasets.positions import Zone, locate, name_position, require_positions
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Converted:
 
     Attributes
     ----------
+    report : where their positions came from.
     stale : images of an earlier run whose photo is gone or has no position any more; they are in `OUT/.stale` now.
     others : images in OUT that are not from this run, nor from a photo that still exists elsewhere; they stay.
     """
@@ -46,6 +48,7 @@ class Converted:
     written: int
     skipped: int
     zone: Zone | None
+    report: PositionReport
     stale: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
@@ -63,6 +66,7 @@ def convert_images(
     skip_missing: bool = False,
     zone: Zone | None = None,
     workers: int = 1,
+    allow_missing_rows: bool = False,
 ) -> Converted:
     """Copy each image below `images` to `out/<relative folder>/@east@north@<stem>@<suffix>`.
 
@@ -73,8 +77,9 @@ def convert_images(
     positions : CSV file, see `datasets.positions.csv_positions`.
     link : make links instead of copies.
     skip_missing : pass over images that have no position, instead of an error.
-    zone : UTM zone for latitudes and longitudes, see `datasets.positions.find_positions`.
+    zone : UTM zone for latitudes and longitudes, see `datasets.positions.locate`.
     workers : threads.
+    allow_missing_rows : whether the CSV file may have rows that match no image.
 
     Raises
     ------
@@ -84,11 +89,11 @@ def convert_images(
     """
     images, out = Path(images), Path(out)
     _check_apart(images, out)
-    paths = list_images(images)
-    found, zone = find_positions(paths, positions, images, zone)
+    paths, unread = list_folder(images)
+    found, zone, report, faults = locate(paths, positions, images, zone, allow_missing_rows, unread)
     located = ~np.isnan(found).any(axis=1)
     if not skip_missing or not located.any():
-        require_positions(paths, found)
+        require_positions(paths, found, faults)
     root, record = os.path.realpath(images), Record(out)
     relative = [Path(path).relative_to(images) for path in paths]
     sources = [os.path.join(root, path) for path in relative]
@@ -107,7 +112,7 @@ def convert_images(
     run_jobs(_link if link else _copy, pairs, workers, "convert", processes=False)
     record.finish(made)
     others = record.others(out, made)
-    return Converted(len(paths), len(made), len(jobs), len(paths) - len(made), zone, (*stale,), (*others,))
+    return Converted(len(paths), len(made), len(jobs), len(paths) - len(made), zone, report, (*stale,), (*others,))
 
 
 def _taken_elsewhere(record: Record, root: str, sources: Sequence[str]) -> list[str]:
@@ -241,7 +246,10 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--link", action="store_true", help="make links instead of copies")
     parser.add_argument("--skip_missing", action="store_true", help="pass over images without a position")
     parser.add_argument(
-        "--zone", metavar="ZONE", help="UTM zone as 30N or 30S (hemisphere); default: that of the first image"
+        "--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images"
+    )
+    parser.add_argument(
+        "--zone", metavar="ZONE", help="UTM zone as 30N or 30S (hemisphere); default: that of most images"
     )
     parser.add_argument(
         "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="threads (default: one per core)"
@@ -255,11 +263,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         zone = Zone.parse(args.zone) if args.zone else None
-        print(
-            convert_images(
-                args.images, args.out, args.positions, args.link, args.skip_missing, zone, workers=args.workers
-            )
+        done = convert_images(
+            args.images,
+            args.out,
+            args.positions,
+            args.link,
+            args.skip_missing,
+            zone,
+            args.workers,
+            args.allow_missing_rows,
         )
+        print(done)
+        for warning in done.report.warnings:
+            print(f"datasets.convert: warning: {warning}", file=sys.stderr)
+        print(done.report.summary())
 
     return run_converter("datasets.convert", command)
 

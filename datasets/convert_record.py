@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.convert_files import STALE, write_whole
-from datasets.naming import IMAGE_SUFFIXES
+from datasets.naming import IMAGE_SUFFIXES, is_no_data
 
 RECORD = ".converted.json"
 VERSION = 1
@@ -93,8 +93,8 @@ class Record:
         known = {*wanted, *(target for target, made in self.made.items() if os.path.exists(made.source))}
         found = set()
         for directory, subfolders, names in os.walk(folder):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            images = (n for n in names if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith("."))
+            subfolders[:] = [name for name in subfolders if not is_no_data(name)]
+            images = (n for n in names if n.lower().endswith(IMAGE_SUFFIXES) and not is_no_data(n))
             found.update(os.path.relpath(os.path.join(directory, name), self.out) for name in images)
         return sorted(found - known)
 

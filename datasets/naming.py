@@ -3,13 +3,37 @@
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")
+"""What every Pillow reads."""
+OTHER_PHOTOS = (
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".gif",
+    ".dng",
+    ".raw",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".orf",
+    ".rw2",
+)
+"""Photos all the same, but of formats that are not read."""
+NO_DATA = (
+    "@eadir", "__macosx", "$recycle.bin", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost+found",
+    "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini",
+)  # fmt: skip
+"""What systems leave in folders, in lower case; beside all names that begin with a dot."""
 CAMERAS = ("front", "rear", "left", "right")
 IGNORED = 255
 
@@ -72,22 +96,37 @@ def parse_position(path: str | Path) -> tuple[float, float]:
 
     Only the base name counts. ValueError, naming the file and what is odd, where there is no position in it.
     """
-    name = os.path.basename(path)
-    fields = name.split("@")
+    numbers = numbers_in_name(path)
     shown = f"{path!s}: the name must begin @UTM_east@UTM_north@ (metres)"
     remedy = "rename the file or move it away"
-    if len(fields) < 4 or fields[0] != "":
-        raise ValueError(f"{shown}, and it has no such fields; {remedy}")
-    try:
-        east, north = float(fields[1]), float(fields[2])
-    except ValueError:
-        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both numbers; {remedy}") from None
+    if numbers is None:
+        fields = os.path.basename(path).split("@")
+        if len(fields) < 4 or fields[0] != "":
+            raise ValueError(f"{shown}, and it has no such fields; {remedy}")
+        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both numbers; {remedy}")
+    east, north = numbers
     if not (math.isfinite(east) and math.isfinite(north)):
-        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both finite; {remedy}")
-    if east >= 1_000_000 > north >= 0:
+        raise ValueError(f"{shown}; {east} and {north} are not both finite; {remedy}")
+    if beyond_utm(east, north):
         odd = f"an east of {east:.0f} m lies outside UTM: east and north seem to be swapped"
         raise ValueError(f"{shown}; {odd}; {remedy}")
     return east, north
+
+
+def numbers_in_name(path: str | Path) -> tuple[float, float] | None:
+    """The two numbers of a name that begins `@number@number@`, whatever they are; None for other names."""
+    fields = os.path.basename(path).split("@")
+    if len(fields) < 4 or fields[0] != "":
+        return None
+    try:
+        return float(fields[1]), float(fields[2])
+    except ValueError:
+        return None
+
+
+def beyond_utm(east: float, north: float) -> bool:
+    """Whether an east is too large for UTM beside a north that would be an east: they are likely swapped."""
+    return east >= 1_000_000 > north >= 0
 
 
 def camera_of(path: str | Path) -> str:
@@ -96,10 +135,22 @@ def camera_of(path: str | Path) -> str:
     return folder if folder in CAMERAS else ""
 
 
-def list_images(folder: str | Path) -> list[str]:
-    """Paths of all images below `folder`, links followed once each, sorted.
+def is_no_data(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or a leftover of a system: `.ipynb_checkpoints`, `@eaDir`."""
+    return name.startswith(".") or name.lower() in NO_DATA
 
-    FileNotFoundError or ValueError where the folder is missing or holds no jpg, jpeg or png file.
+
+class Listing(NamedTuple):
+    """Files below a folder: images that are read, and files of other suffixes, which are not; both sorted."""
+
+    images: list[str]
+    unread: list[str]
+
+
+def list_folder(folder: str | Path) -> Listing:
+    """All files below `folder`, links followed once each, hidden ones and leftovers of systems passed over.
+
+    FileNotFoundError or ValueError where the folder is missing or holds no image.
     """
     folder = str(folder)
     if not os.path.isdir(folder):
@@ -111,11 +162,31 @@ def list_images(folder: str | Path) -> list[str]:
             subfolders.clear()  # a link back to a folder seen before
             continue
         visited.add(real)
-        subfolders.sort()  # of two links to one folder, always the same wins
-        found += [os.path.join(directory, name) for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-    if not found:
-        raise ValueError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}, any case); fill it, or name another")
-    return sorted(found)
+        # sorted: of two links to one folder, always the same wins
+        subfolders[:] = sorted(name for name in subfolders if not is_no_data(name))
+        found += [os.path.join(directory, name) for name in files if not is_no_data(name)]
+    images = sorted(path for path in found if path.lower().endswith(IMAGE_SUFFIXES))
+    unread = sorted(set(found) - set(images))
+    if not images:
+        others = f"; not read: {count_suffixes(unread)}" if unread else ""
+        raise ValueError(
+            f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}, any case){others}; fill it, or name another"
+        )
+    return Listing(images, unread)
+
+
+def list_images(folder: str | Path) -> list[str]:
+    """The images of `list_folder`."""
+    return list_folder(folder).images
+
+
+def count_suffixes(paths: Iterable[str | Path]) -> str:
+    """Files by suffix, in words, most frequent first: `3 .heic (convert photos to JPEG), 1 .txt`; "" for none."""
+    counts = Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in paths)
+    words = []
+    for suffix, count in sorted(counts.items(), key=lambda item: (item[0] not in OTHER_PHOTOS, -item[1], item[0])):
+        words.append(f"{count} {suffix}" + (" (convert these photos to JPEG)" if suffix in OTHER_PHOTOS else ""))
+    return ", ".join(words)
 
 
 def fingerprint(folder: str | Path, paths: Iterable[str]) -> str:

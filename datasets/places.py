@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.neighbors import KDTree
 
-from datasets.naming import camera_of, fingerprint, list_images, parse_position
+from datasets.naming import camera_of, fingerprint, list_folder, parse_position
+from datasets.position_report import PositionReport, lonely, odd_names
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,6 +23,7 @@ class ImageSet:
     cameras : (N,) names of the camera folders the files lie in, "" for other folders.
     fingerprint : digest of the file list relative to `origin`, see `datasets.naming.fingerprint`.
     origin : the first of the folders.
+    report : where the positions came from, and which files were left aside.
     """
 
     folder: str
@@ -30,6 +32,7 @@ class ImageSet:
     cameras: np.ndarray
     fingerprint: str = ""
     origin: str = ""
+    report: PositionReport | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,10 +69,10 @@ def load_image_set(folders: Sequence[str | Path], reject: Reject | None = None) 
     ------
     ValueError, OSError : a folder or a name is odd; it is named.
     """
-    listed = {str(folder): list_images(folder) for folder in folders}
-    paths, positions = [], []
+    listed = {str(folder): list_folder(folder) for folder in folders}
+    paths, positions, unread, total = [], [], [], 0
     for folder, found in listed.items():
-        for path in found:
+        for path in found.images:
             try:
                 positions.append(parse_position(path))
                 paths.append(path)
@@ -78,13 +81,21 @@ def load_image_set(folders: Sequence[str | Path], reject: Reject | None = None) 
                     raise
                 reject(path, str(error))
         if not paths:
-            raise ValueError(f"{folder}: none of its {len(found)} images is named @UTM_east@UTM_north@...; rename them")
+            count = len(found.images)
+            raise ValueError(f"{folder}: none of its {count} images is named @UTM_east@UTM_north@...; rename them")
+        unread += found.unread
+        total += len(found.images)
+    shown, places = "+".join(listed), np.array(positions, np.float64)
+    warnings = *odd_names(shown, places), *lonely(paths, places)
     images = ImageSet(
-        "+".join(listed),
+        shown,
         tuple(paths),
-        np.array(positions, np.float64),
+        places,
         np.array([camera_of(path) for path in paths]),
         origin=next(iter(listed)),
+        report=PositionReport(
+            shown, names=len(paths), without=total - len(paths), unread=tuple(unread), warnings=warnings
+        ),
     )
     return replace(images, fingerprint=images.digest())
 

@@ -129,6 +129,8 @@ def image_size(path: str) -> tuple[int, int]:
     """Width and height in pixels as `read_image` gives them, from the header alone."""
     with _undecodable_named(path), _opened(path) as image:
         width, height = image.size
+        if image.format == "TIFF":  # newer Pillow has turned these already
+            width, height = image.tag_v2[256], image.tag_v2[257]
         turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 

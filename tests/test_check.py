@@ -280,6 +280,42 @@ def test_only_training_sets_need_one_size(tmp_path):
     assert problems_of(root) == []
 
 
+def test_names_in_degrees_are_a_problem_and_nordland_is_none(tmp_path):
+    for part in ("database", "queries"):
+        for i in range(3):
+            for root, name in (
+                ("degrees", f"@{51.7520 + i / 1000:.4f}@-1.2577@{i}@.png"),
+                ("nordland", f"@0@{i}@.png"),
+            ):
+                (tmp_path / root / part).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(place_picture(i, 8, 0)).save(tmp_path / root / part / name)
+    problems = problems_of(tmp_path / "degrees")
+    assert [text.split(":")[0] for text in problems] == ["database", "queries"]
+    assert all("seem to state latitude and longitude in degrees" in text for text in problems)
+    assert problems_of(tmp_path / "nordland") == []
+
+
+def test_leftovers_of_systems_are_no_data_and_other_files_are_told(tmp_path):
+    root = write_robotcar(tmp_path / "robotcar", places=2)
+    expected = check_dataset(root, workers=1, progress=False)
+    for folder in (
+        ".Trash-1000/overcast",
+        ".ipynb_checkpoints",
+        "overcast/@eaDir",
+        "overcast/__MACOSX",
+        "rain/.hidden",
+    ):
+        write_pass(root / folder, 2, 3, origin=(620000.0, 5735000.0))
+    (root / "overcast/._@620000.000@5735000.000@x@.png").write_bytes(b"resource fork")
+    assert check_dataset(root, workers=1, progress=False) == expected
+    write_pass(root / ".Trash-1/gallery", 2, 3)
+    write_pass(root / ".Trash-1/queries", 2, 3)
+    assert find_pairs(root / ".Trash-1")[1] != [] and check_dataset(root, workers=1, progress=False) == expected
+    (root / "rain/IMG_1.HEIC").touch()
+    notes = check_dataset(root, workers=1, progress=False).notes
+    assert notes == [*expected.notes, "files not read: 1 .heic (convert these photos to JPEG)"]
+
+
 def test_plain_folder_needs_no_positions(tmp_path, capsys):
     for i in range(2):
         Image.fromarray(place_picture(i, 8, 0, (90, 80))).save(tmp_path / f"photo{i}.jpg")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import eval as evaluation_script
 from datasets.naming import list_images
 from datasets.positions import located_image_set, located_images
 from models import build_model
@@ -32,6 +33,8 @@ from utils.descriptor_store import (
 )
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.localize import Localisation, Match, format_localisations, localize, photo_paths, spread, to_json
+from utils.logs import start_logging
+from utils.screening import Screening
 
 PLACES = 7
 OPTIONS = EmbeddingOptions(batch_size=4, num_workers=0)
@@ -125,6 +128,61 @@ def test_positions_of_a_known_zone_are_told_in_degrees_too(model, checkpoint, tm
     np.testing.assert_allclose(degrees, places[::-1], atol=1e-6)
     assert "(latitude 51.753900, longitude -1.257700)" in format_localisations(found)
     assert json.loads(to_json(found))["localisations"][0]["matches"][0]["latitude"] == pytest.approx(51.7539)
+
+
+def test_the_command_line_says_where_the_gallery_s_positions_come_from(checkpoint, tmp_path, capsys):
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    for place in range(2):
+        Image.fromarray(place_picture(place, 0, 0)).save(gallery / f"{place}.png")
+    (gallery / "IMG_1.HEIC").touch()
+    table = tmp_path / "places.csv"
+    table.write_text("path,latitude,longitude\n0.png,50.0,5.9995\n1.png,50.0,6.0005\n2.png,50.0,6.0\n")
+    command = [
+        "--resume",
+        checkpoint,
+        "--gallery",
+        gallery,
+        "--localize",
+        gallery,
+        "--positions",
+        table,
+        "--device",
+        "cpu",
+    ]
+    command = [*map(str, command), "--num_workers", "0", "--store", str(tmp_path / "store")]
+    assert evaluation_script.main(command) == 2
+    error = capsys.readouterr().err
+    assert "1 of its 3 rows match no image, first 2.png (line 4)" in error and error.count("\n") == 1
+    assert evaluation_script.main([*command, "--allow_missing_rows", "--zone", "54S"]) == 2
+    assert "give --zone" in capsys.readouterr().err
+    assert evaluation_script.main([*command, "--allow_missing_rows", "--zone", "32N"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{gallery}: not read: 1 .heic (convert these photos to JPEG)" in lines  # of the photos
+    assert (
+        f"positions of 2 images in {gallery}: 2 from places.csv; 1 row of places.csv without an image, first 2.png; "
+        "not read: 1 .heic (convert these photos to JPEG); UTM zone 32N (as given)" in lines
+    )
+    assert any("longitude 6.0005" in line for line in lines)
+    assert evaluation_script.main(["--resume", str(checkpoint), "--zone", "32N"]) == 2
+    assert "--localize PHOTO and --gallery DIR go together" in capsys.readouterr().err
+
+
+def test_a_set_that_is_evaluated_or_trained_on_says_so_in_one_line(tmp_path, capsys):
+    write_pass(tmp_path / "clean", 3, 1)
+    for place in range(3):
+        Image.fromarray(place_picture(place, 0, 0)).save(tmp_path / f"@{51.75 + place / 999}@-1.2577@{place}@.webp")
+    (tmp_path / "sub.heic").touch()
+    start_logging()
+    Screening().load([tmp_path / "clean"])
+    assert capsys.readouterr() == (f"positions of 3 images in {tmp_path / 'clean'}: 3 from names\n", "")
+    shutil.rmtree(tmp_path / "clean")
+    Screening().load([tmp_path])
+    out, error = capsys.readouterr()
+    assert (
+        out == f"positions of 3 images in {tmp_path}: 3 from names; not read: 1 .heic (convert these photos to JPEG)\n"
+    )
+    assert "warning: " in error and "latitude and longitude in degrees" in error
 
 
 def test_spread_by_hand():

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.naming import detect_kind, label_folder, label_path, list_images, parse_position
+from datasets.naming import (
+    count_suffixes,
+    detect_kind,
+    label_folder,
+    label_path,
+    list_folder,
+    list_images,
+    parse_position,
+)
 from datasets.places import correct_matches, load_image_set, neighbours_within
+from datasets.transforms import image_size, read_image
 from tests.tiny import write_idda, write_pass, write_robotcar
 
 METRES = st.floats(-1e5, 999_999, allow_nan=False)
@@ -54,6 +63,48 @@ def test_listing_is_recursive_sorted_any_case_and_survives_links(tmp_path):
     os.symlink(tmp_path, tmp_path / "a" / "loop")
     os.symlink(tmp_path / "gone", tmp_path / "dangling")
     assert list_images(tmp_path) == [str(tmp_path / name) for name in ("a/1.png", "a/3.jpeg", "b/2.JPG")]
+
+
+NO_DATA_FOLDERS = (".ipynb_checkpoints", ".Trash-1000", "@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "lost+found")
+
+
+def test_hidden_files_and_leftovers_of_systems_are_no_data(tmp_path):
+    for folder in ("", *NO_DATA_FOLDERS, ".cache/deep"):
+        (tmp_path / "a" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / folder / "@1@2@.jpg").touch()
+    for name in ("._@1@2@.jpg", ".@1@2@.jpg.part", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / "a" / name).touch()
+    assert list_folder(tmp_path) == ([str(tmp_path / "a/@1@2@.jpg")], [])
+    # the folder that the user names may be hidden
+    assert list_images(tmp_path / "a/.cache") == [str(tmp_path / "a/.cache/deep/@1@2@.jpg")]
+
+
+def test_other_formats_are_read_or_told(tmp_path):
+    read = ("a.JPG", "b.jpeg", "c.png", "d.webp", "e.tif", "f.TIFF", "g.bmp", "h.jfif", "i.jpe")
+    for name in (*read, "j.HEIC", "k.heic", "l.cr2", "notes.txt", "README", "m.txt"):
+        (tmp_path / name).touch()
+    images, unread = list_folder(tmp_path)
+    assert images == [str(tmp_path / name) for name in read]
+    convert = "(convert these photos to JPEG)"
+    assert count_suffixes(unread) == f"2 .heic {convert}, 1 .cr2 {convert}, 2 .txt, 1 without suffix"
+    for name in read:
+        (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=r"no image in it .*; not read: 2 \.heic .*; fill it"):
+        list_folder(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".webp", ".bmp", ".jpg"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_pixels_and_size_of_other_formats(tmp_path, suffix, orientation):
+    exif, pixels = Image.Exif(), np.zeros((24, 32, 3), np.uint8)
+    pixels[:, :8] = 200
+    if suffix != ".bmp":  # has no EXIF data
+        exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / f"a{suffix}", exif=exif, quality=95)
+    turns = 0 if suffix == ".bmp" else {1: 0, 3: 2, 6: 3}[orientation]
+    image = read_image(str(tmp_path / f"a{suffix}")).permute(1, 2, 0).numpy()
+    assert np.abs(image.astype(int) - np.rot90(pixels, turns)).max() < 30
+    assert image_size(str(tmp_path / f"a{suffix}")) == image.shape[1::-1]
 
 
 def test_a_missing_or_empty_folder_is_named(tmp_path):

@@ -56,14 +56,14 @@ def street(tmp_path) -> Path:
 )
 def test_the_kind_s_line_says_what_follows(street, capsys, flags, said):
     evaluated(street, *flags)
-    line = next(line for line in capsys.readouterr().out.splitlines() if "kind" in line)
+    line = next(line for line in capsys.readouterr().out.splitlines() if ": kind " in line)
     other = "utm" if "iddav2" in flags else "iddav2"
     assert said in line and f"(to overrule: --kind_test {other}, --threshold_m M, --eval_scale F)" in line
 
 
 def test_the_kind_s_line_of_training(tmp_path, capsys):
     trained(write_idda(tmp_path, 2))
-    line = next(line for line in capsys.readouterr().out.splitlines() if "kind" in line)
+    line = next(line for line in capsys.readouterr().out.splitlines() if ": kind " in line)
     assert "--dataset_root: kind iddav2 (camera folders front, rear): same place is within 3 m, the same camera" in line
     assert "(to overrule: --kind utm, --train_pos_dist_threshold M, --eval_scale F)" in line
 

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.naming import CLASS_NAMES, KINDS, Kind, detect_kind, label_path, list_images
+from datasets.naming import CLASS_NAMES, KINDS, Kind, count_suffixes, detect_kind, label_path, list_folder
 from datasets.pairs import camera_text, kind_text, shared_files, shared_text, without_positive, without_positive_text
 from datasets.places import ImageSet
 from datasets.sizes import CROP, smallest_cropped, smallest_scaled
@@ -362,7 +362,8 @@ def target_paths(args: argparse.Namespace, screening: Screening) -> tuple[str, .
             f"--da_method {args.da_method} needs target-domain images: give --DA_datasets DIR, or --da_method none"
         )
     try:
-        paths = screening.usable_paths(list_images(args.DA_datasets))
+        listing = list_folder(args.DA_datasets)
+        paths = screening.usable_paths(listing.images)
     except (ValueError, OSError) as error:
         raise type(error)(f"--DA_datasets: {error}") from error
     per_step = args.batch_size * (2 + args.n_neg)
@@ -373,5 +374,6 @@ def target_paths(args: argparse.Namespace, screening: Screening) -> tuple[str, .
         )
     if min(args.target_size) < MIN_SIDE:
         raise ValueError(f"--target_size: both sides must be at least {MIN_SIDE} px")
-    LOGGER.info("--DA_datasets: %s: %d images", args.DA_datasets, len(paths))
+    unread = f"; not read: {count_suffixes(listing.unread)}" if listing.unread else ""
+    LOGGER.info("--DA_datasets: %s: %d images%s", args.DA_datasets, len(paths), unread)
     return paths

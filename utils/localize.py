@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.naming import list_images
+from datasets.naming import count_suffixes, list_folder
 from datasets.places import ImageSet
 from datasets.positions import Zone, require_positions
 from models.segvpr import SegVPR
@@ -15,6 +15,7 @@ from utils.descriptor_store import bounded_batches, default_folder, folder_of, s
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
+from utils.logs import LOGGER
 from utils.tables import align
 
 SPREAD_AT = 5
@@ -57,7 +58,10 @@ def photo_paths(path: str | Path) -> list[str]:
     """A photo, or all images below a folder; FileNotFoundError or ValueError where there is none."""
     path = Path(path)
     if path.is_dir():
-        return list_images(path)
+        listing = list_folder(path)
+        if listing.unread:
+            LOGGER.info("%s: not read: %s", path, count_suffixes(listing.unread))
+        return listing.images
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such photo or folder of photos")
     return [str(path)]

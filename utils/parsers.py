@@ -436,6 +436,15 @@ def eval_parser() -> argparse.ArgumentParser:
         metavar="CSV",
         help="the gallery's positions, path,latitude,longitude or path,easting,northing (default: from names or EXIF)",
     )
+    group.add_argument(
+        "--zone",
+        metavar="ZONE",
+        help="UTM zone of the gallery's positions, as 30N or 30S (hemisphere; default: that of most of its latitudes and "
+        "longitudes)",
+    )
+    group.add_argument(
+        "--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in the gallery"
+    )
     group.add_argument("--top", type=_positive, default=5, metavar="N", help="matches per photo")
     group.add_argument("--json", action="store_true", help="print JSON and nothing else")
     _add_machine(parser)

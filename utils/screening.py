@@ -5,9 +5,17 @@ from pathlib import Path
 
 from datasets.loading import find_unusable
 from datasets.places import ImageSet, load_image_set
+from datasets.position_report import PositionReport
 from utils.logs import LOGGER, progress_bar
 
 ON_BAD_IMAGE = ("error", "skip")
+
+
+def log_positions(report: PositionReport) -> None:
+    """Warnings about positions, then where they came from, in one line."""
+    for warning in report.warnings:
+        LOGGER.warning("%s", warning)
+    LOGGER.info("%s", report.summary())
 
 
 class Screening:
@@ -32,8 +40,10 @@ class Screening:
         self.rejected[path] = reason
 
     def load(self, folders: Sequence[str | Path]) -> ImageSet:
-        """List the images of some folders with their positions."""
-        return load_image_set(folders, self._reject if self.skip else None)
+        """List the images of some folders with their positions, and log where these came from."""
+        images = load_image_set(folders, self._reject if self.skip else None)
+        log_positions(images.report)
+        return images
 
     def usable(self, images: ImageSet, min_side: int, with_labels: bool = False) -> ImageSet:
         """The set less the files that cannot be read, are below `min_side` pixels, or have no good label.
