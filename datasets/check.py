@@ -145,13 +145,16 @@ def _read_groups(root: Path, kind: str) -> tuple[str, list[_Group], list[str], l
     except (ValueError, OSError) as error:
         raise type(error)(f"{error}, the folder of a data set") from error
     layout, pairs = find_pairs(root)
-    below = [] if pairs else roots_below(root)
-    if below:
+    apart = [r for r in roots_below(root) if not any(r in gallery.parents for gallery, _ in pairs)]
+    advice = f"give {' '.join(map(str, apart))}"
+    if apart and not pairs:
         raise ValueError(
-            f"{root}: no data set itself (no gallery with queries), but {len(below)} lie below it; give "
-            + " ".join(map(str, below))
+            f"{root}: no data set itself (no gallery with queries), but {len(apart)} lie below it; {advice}"
         )
-    groups, wrong = [], []
+    groups, wrong = (
+        [],
+        [f"{len(apart)} data sets of their own below this root are not checked; {advice}"] if apart else [],
+    )
     for folders in pairs:
         try:
             groups.append(group(*map(list_images, folders), *(str(folder.relative_to(root)) for folder in folders)))

@@ -391,6 +391,15 @@ def test_the_root_of_a_town_says_what_to_give(tmp_path, capsys):
     assert capsys.readouterr().err.strip().endswith(f"give {tmp_path / 'idda'} {tmp_path / 'robotcar'}")
 
 
+def test_a_root_with_a_set_of_its_own_and_others_below(tmp_path):
+    write_pass(tmp_path / "gallery", 2, 1)
+    write_pass(tmp_path / "queries", 2, 2, shift=2.0)
+    assert problems_of(tmp_path) == []
+    write_robotcar(tmp_path / "cars/robotcar", places=2)
+    (problem,) = problems_of(tmp_path)
+    assert problem.startswith("1 data sets of their own") and problem.endswith(f"give {tmp_path / 'cars/robotcar'}")
+
+
 def test_a_preview_is_no_data(tmp_path, capsys):
     Image.new("RGB", (200, 200)).save(tmp_path / "preview.png")
     assert main([str(tmp_path), "--workers", "1"]) == 2
