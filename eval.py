@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.naming import detect_kind
-from datasets.positions import Zone, located_images
+from datasets.naming import detect_kind, list_images
+from datasets.positions import Zone
+from datasets.sizes import smallest_scaled
 from utils import arguments, distributed
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import Compute, resolve_compute
 from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images
 from utils.launch import launched
-from utils.localize import format_localisations, localize, photo_paths, to_json
+from utils.localize import format_localisations, localize, photo_paths, to_json, usable_gallery, usable_photos
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.options.parsers import eval_parser
 from utils.report import write_report
@@ -92,19 +93,26 @@ def localize_photos(args: argparse.Namespace) -> None:
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     options = arguments.embedding_options(args, compute)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
+    screening = Screening(args.on_bad_image)
     photos = photo_paths(args.localize)
+    scale = args.eval_scale or detect_kind(list_images(args.gallery))[0].eval_scale
+    photos, faults = usable_photos(photos, smallest_scaled(scale))
     zone = Zone.parse(args.zone) if args.zone else None
-    gallery, zone = located_images(args.gallery, args.positions, zone, args.allow_missing_rows)
+    gallery, zone = usable_gallery(
+        args.gallery, args.positions, zone, args.allow_missing_rows, screening, smallest_scaled(scale)
+    )
     log_positions(gallery.report)
-    scale = args.eval_scale or detect_kind(list(gallery.paths))[0].eval_scale
     LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
     model = compute.place(checkpoint.build())
     retrieval = arguments.retrieval_settings(args)
     found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, zone, retrieval)
     if args.json:
-        print(to_json(found))
-    else:
-        LOGGER.info("%s", format_localisations(found, gallery))
+        print(to_json(found, faults))
+        return
+    LOGGER.info("%s", format_localisations(found, gallery))
+    if faults:
+        LOGGER.info("%d of %d photos were looked up", len(photos), len(photos) + len(faults))
+    screening.log_summary()
 
 
 def with_scales(checkpoint: Checkpoint, scale_indexes: list[int] | None) -> Checkpoint:

@@ -23,16 +23,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets import naming
+from datasets.check_layout import PREVIEW, find_pairs, roots_below
 from datasets.naming import CLASS_NAMES, IGNORED, KINDS, Kind, label_folder, label_path, list_images, parse_position
+from datasets.pairs import shared_files, shared_text, without_positive_text
 from datasets.places import ImageSet, neighbours_within
 from datasets.position_report import lonely, odd_names
-from datasets.transforms import CROP, read_image, read_label, scaled_size
+from datasets.sizes import CROP, MIN_SIDE
+from datasets.transforms import read_image, read_label, scaled_size
 
-MIN_SIDE = 97
-"""Smallest side the network takes, in pixels (`models.encoder.MIN_SIDE`, which data sets know nothing of)."""
 NEGATIVE_DISTANCE_M = 25.0
 QUANTILES = (0, 25, 50, 75, 95, 100)
-CONDITIONS = ("rain", "snow", "sun", "night")
 CHUNK = 16
 """Images that a worker reads between two reports."""
 COLUMNS, SHOWN_FILES, SHOWN_SIZES = 100, 3, 6
@@ -131,35 +131,6 @@ class _Group(NamedTuple):
         return f"{self.query_folder} in {self.gallery_folder}" if self.gallery else "the set"
 
 
-def find_pairs(root: Path) -> tuple[str, list[tuple[Path, Path]]]:
-    """In words the layout of a root, and its galleries with their queries; none in a plain folder."""
-    pairs = []
-    for town in _subfolders(root):
-        for part in _subfolders(town / "gallery") or [town / "gallery"]:
-            below = [queries / part.relative_to(town / "gallery") for queries in _query_folders(town)]
-            pairs += [(part, queries) for queries in below if part.is_dir() and queries.is_dir()]
-    if pairs:
-        return "IDDAv2: <town>/gallery/<pair> with <town>/queries*/<pair>", pairs
-    if (root / "overcast").is_dir():
-        pairs = [(root / "overcast", root / name) for name in CONDITIONS if (root / name).is_dir()]
-    if pairs:
-        return f"RobotCar: overcast with {', '.join(queries.name for _, queries in pairs)}", pairs
-    for parent in (root, *_subfolders(root)):
-        galleries = [parent / name for name in ("gallery", "database") if (parent / name).is_dir()]
-        pairs += [(gallery, queries) for gallery in galleries for queries in _query_folders(parent)]
-    return ("gallery or database with queries*" if pairs else "one plain set, no gallery with queries"), pairs
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not naming.is_no_data(entry.name))
-
-
-def _query_folders(parent: Path) -> list[Path]:
-    return [f for f in _subfolders(parent) if f.name.startswith("queries") and "_labels" not in f.name]
-
-
 def _read_groups(root: Path, kind: str) -> tuple[str, list[_Group], list[str], list[str]]:
     """Layout, groups, images that belong to none, and what is wrong with folders."""
 
@@ -174,7 +145,16 @@ def _read_groups(root: Path, kind: str) -> tuple[str, list[_Group], list[str], l
     except (ValueError, OSError) as error:
         raise type(error)(f"{error}, the folder of a data set") from error
     layout, pairs = find_pairs(root)
-    groups, wrong = [], []
+    apart = [r for r in roots_below(root) if not any(r in gallery.parents for gallery, _ in pairs)]
+    advice = f"give {' '.join(map(str, apart))}"
+    if apart and not pairs:
+        raise ValueError(
+            f"{root}: no data set itself (no gallery with queries), but {len(apart)} lie below it; {advice}"
+        )
+    groups, wrong = (
+        [],
+        [f"{len(apart)} data sets of their own below this root are not checked; {advice}"] if apart else [],
+    )
     for folders in pairs:
         try:
             groups.append(group(*map(list_images, folders), *(str(folder.relative_to(root)) for folder in folders)))
@@ -183,9 +163,12 @@ def _read_groups(root: Path, kind: str) -> tuple[str, list[_Group], list[str], l
     used = {os.path.realpath(os.path.dirname(path)) for group in groups for path in group.paths}
     folders = {os.path.dirname(path) for path in everything}
     left = {f for f in folders if os.path.realpath(f) not in used and "_labels" not in os.path.relpath(f, root)}
-    rest = [path for path in everything if os.path.dirname(path) in left]
+    rest = [path for path in everything if os.path.dirname(path) in left and os.path.basename(path) != PREVIEW]
     if not groups and not rest:
-        raise ValueError(f"{root}: no image in it, except in label folders")
+        raise ValueError(
+            f"{root}: no image in it, except in label folders and the town's {PREVIEW}; name another, the folder of a "
+            "data set"
+        )
     return (layout, groups, rest, wrong) if pairs else (layout, [group([], rest, "", ".")], [], wrong)
 
 
@@ -310,6 +293,9 @@ def check_dataset(
         if group.gallery:
             pairs.append(_measure(group, threshold_m))
             _judge_places(group, pairs[-1], problems, notes)
+            shared = shared_files(group.gallery, group.queries)
+            if shared:
+                problems.append(f"{group.where}: {shared_text(shared, len(group.queries))}")
     if rest:
         notes.append(f"{len(rest)} of {len(paths)} images are in no pair of gallery and queries: {_some(rest)}")
     folders: dict[str, dict[str, int]] = {}
@@ -434,10 +420,9 @@ def _judge_places(group: _Group, pair: PairReport, problems: list[str], notes: l
         remedy = "so no negative, which training refuses: use a larger gallery"
         problems.append(lacking(pair.no_negative, f" beyond {NEGATIVE_DISTANCE_M:g} m ({remedy})"))
     if pair.no_positive_eval:
-        hopeless = len(pair.no_positive_eval) == pair.num_queries
-        remedy = "are these the same streets, in the same metres?" if hopeless else "they count as misses"
-        text = lacking(pair.no_positive_eval, f"{camera} within {pair.eval_threshold_m:g} m ({remedy})")
-        (problems if hopeless else notes).append(text)
+        files, total = pair.no_positive_eval, pair.num_queries
+        text = without_positive_text(len(files), total, pair.eval_threshold_m, group.kind.same_camera)
+        (problems if len(files) == total else notes).append(f"{group.where}: {text}: {_some(files)}")
 
 
 def format_report(report: Report) -> str:

@@ -6,22 +6,27 @@ Positions come from names, a CSV file or EXIF data. An interrupted run goes on w
 """
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datasets.convert_files import (
+    REMEDY,
     OneLineParser,
     copy_file,
+    leftovers,
     link_file,
     positive,
     refuse_leftovers,
     run_converter,
     run_jobs,
+    told,
 )
+from datasets.convert_record import Record
 from datasets.naming import list_folder
 from datasets.position_report import PositionReport
 from datasets.positions import Zone, locate, name_position, require_positions
@@ -31,7 +36,11 @@ from datasets.positions import Zone, locate, name_position, require_positions
 class Converted:
     """What became of the images of a folder: `images == kept + skipped`, `written` of the kept ones are new.
 
-    `report` says where their positions came from.
+    Attributes
+    ----------
+    report : where their positions came from.
+    stale : images of an earlier run whose photo is gone or has no position any more; they are in `OUT/.stale` now.
+    others : images in OUT that are not from this run, nor from a photo that still exists elsewhere; they stay.
     """
 
     images: int
@@ -40,10 +49,13 @@ class Converted:
     skipped: int
     zone: Zone | None
     report: PositionReport
+    stale: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         zone = f", UTM zone {self.zone}" if self.zone else ""
-        return f"{self.images} images: {self.kept} kept ({self.written} new), {self.skipped} without a position{zone}"
+        text = f"{self.images} images: {self.kept} kept ({self.written} new), {self.skipped} without a position{zone}"
+        return text + told(self.stale, self.others)
 
 
 def convert_images(
@@ -82,38 +94,106 @@ def convert_images(
     located = ~np.isnan(found).any(axis=1)
     if not skip_missing or not located.any():
         require_positions(paths, found, faults)
-    targets = target_paths([Path(path).relative_to(images) for path in paths], found)
+    root, record = os.path.realpath(images), Record(out)
+    relative = [Path(path).relative_to(images) for path in paths]
+    sources = [os.path.join(root, path) for path in relative]
+    before = {source: Path(target) for target, source in record.below(root).items()}
+    names = _taken_elsewhere(record, root, sources)
+    targets = target_paths(relative, found, [before.get(source) for source in sources], names)
+    made = {str(target): source for source, target in zip(sources, targets) if target}
+    stale = _stale(record, root, made)
+    _refuse_others(record, [target for target in targets if target])
+    for folder in {target.parent for target in targets if target}:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    record.set_aside(stale)
+    jobs = {target: source for target, source in made.items() if not _is_done(record, source, target)}
+    record.plan(jobs)
+    pairs = [(Path(source), out / target) for target, source in jobs.items()]
+    run_jobs(_link if link else _copy, pairs, workers, "convert", processes=False)
+    record.finish(made)
+    others = record.others(out, made)
+    return Converted(len(paths), len(made), len(jobs), len(paths) - len(made), zone, report, (*stale,), (*others,))
+
+
+def _taken_elsewhere(record: Record, root: str, sources: Sequence[str]) -> list[str]:
+    """Names that images of other folders have, unless they are copies of photos that only moved."""
+    sizes = {(status.st_size, int(status.st_mtime)) for status in map(os.stat, sources)}
+    taken = []
+    for target, source in record.elsewhere(root).items():
+        image = record.out / target
+        if (
+            os.path.exists(source)
+            or not image.exists()
+            or (image.stat().st_size, int(image.stat().st_mtime)) not in sizes
+        ):
+            taken.append(target)
+    return taken
+
+
+def _stale(record: Record, root: str, made: dict[str, str]) -> list[str]:
+    """Images of earlier runs whose photo is gone, or has no position any more.
+
+    ValueError where a photo is still used, but under another name: its position or its folder has changed.
+    """
+    listed = set(made.values())
+    earlier = {target: source for target, source in record.below(root).items() if made.get(target) != source}
+    twice = [target for target, source in earlier.items() if source in listed]
+    if twice:
+        raise ValueError(leftovers(record.out, twice, REMEDY))
+    return sorted(earlier)
+
+
+def _refuse_others(record: Record, targets: Sequence[Path]) -> None:
+    """ValueError where OUT holds one of the images at another position, of a run that left no record."""
     by_folder: dict[Path, set[str]] = {}
     for target in targets:
-        if target:
-            by_folder.setdefault(out / target.parent, set()).add(target.name)
+        by_folder.setdefault(target.parent, set()).add(target.name)
     for folder, names in by_folder.items():
         subjects = {name.split("@", 3)[3] for name in names}
-        refuse_leftovers(folder, names, subjects, "remove the images of that run, or give another --out")
-    for folder in by_folder:
-        folder.mkdir(parents=True, exist_ok=True)
-    pairs = [(Path(path), out / target) for path, target in zip(paths, targets) if target]
-    jobs = [pair for pair in pairs if not _is_done(*pair)]
-    run_jobs(_link if link else _copy, jobs, workers, "convert", processes=False)
-    return Converted(len(paths), len(pairs), len(jobs), len(paths) - len(pairs), zone, report)
+        known = {Path(target).name for target in record.made if Path(target).parent == folder}
+        refuse_leftovers(record.out / folder, names | known, subjects, REMEDY)
 
 
-def target_paths(relative: Sequence[Path], positions: np.ndarray) -> list[Path | None]:
-    """Where images go below OUT, None without a position; equal names in one folder get `_2`, `_3`... at their stem."""
-    taken: set[str] = set()
-    targets: list[Path | None] = []
-    for path, (east, north) in zip(relative, positions.tolist()):
-        if np.isnan(east):
-            targets.append(None)
+def target_paths(
+    relative: Sequence[Path],
+    positions: np.ndarray,
+    before: Sequence[Path | None] | None = None,
+    taken: Iterable[str] = (),
+) -> list[Path | None]:
+    """Where images go below OUT, None without a position; equal names in one folder get `_2`, `_3`... at their stem.
+
+    Parameters
+    ----------
+    before : where an earlier run put each image: a name that still fits is kept, whatever came beside it.
+    taken : paths below OUT that are in use.
+    """
+    before = before or [None] * len(relative)
+    targets: list[Path | None] = [
+        old if old and _fits(old, path, position) else None
+        for path, old, position in zip(relative, before, positions.tolist())
+    ]
+    used = {str(path).casefold() for path in [*taken, *targets] if path}
+    for index, (path, (east, north)) in enumerate(zip(relative, positions.tolist())):
+        if targets[index] or np.isnan(east):
             continue
         number, stem = 1, path.stem.replace("@", "_")
         name = path.name if name_position(path) else f"@{east:.3f}@{north:.3f}@{stem}@{path.suffix}"
-        while str(path.parent / name).casefold() in taken:
+        while str(path.parent / name).casefold() in used:
             number += 1
             name = f"@{east:.3f}@{north:.3f}@{stem}_{number}@{path.suffix}"
-        taken.add(str(path.parent / name).casefold())
-        targets.append(path.parent / name)
+        used.add(str(path.parent / name).casefold())
+        targets[index] = path.parent / name
     return targets
+
+
+def _fits(old: Path, path: Path, position: Sequence[float]) -> bool:
+    """Whether an image may keep the path that it had below OUT."""
+    east, north = position
+    stem = re.escape(path.stem.replace("@", "_"))
+    numbered = rf"@{east:.3f}@{north:.3f}@{stem}(_\d+)?@{re.escape(path.suffix)}"
+    return old.parent == path.parent and (
+        (name_position(path) is not None and old.name == path.name) or re.fullmatch(numbered, old.name) is not None
+    )
 
 
 def _check_apart(images: Path, out: Path) -> None:
@@ -124,15 +204,18 @@ def _check_apart(images: Path, out: Path) -> None:
         raise ValueError(f"--out {out}: is not a folder")
 
 
-def _is_done(source: Path, target: Path) -> bool:
-    """Whether the target is the source, or a copy that is no older."""
-    if not target.is_file():
+def _is_done(record: Record, source: str, target: str) -> bool:
+    """Whether the target is the source, or a whole copy of what it is now."""
+    image = record.out / target
+    if not image.is_file():
         return False
-    original, copy = source.stat(), target.stat()
-    # a FAT file system keeps times to 2 s
-    return os.path.samestat(original, copy) or (
-        original.st_size == copy.st_size and original.st_mtime <= copy.st_mtime + 2
-    )
+    original, copy = os.stat(source), image.stat()
+    if os.path.samestat(original, copy):
+        return True
+    current = record.is_current(target, source)
+    if current is None:  # a FAT file system keeps times to 2 s
+        current = abs(original.st_mtime - copy.st_mtime) <= 2
+    return current and original.st_size == copy.st_size
 
 
 def _copy(job: tuple[Path, Path]) -> None:

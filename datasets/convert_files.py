@@ -15,6 +15,9 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 USER_ERROR, INTERRUPTED = 2, 130
+STALE = ".stale"
+"""Hidden folder below OUT for images of an earlier run whose source is gone."""
+REMEDY = "remove the images of that run, or give another --out"
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -137,16 +140,35 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def refuse_leftovers(folder: Path, wanted: set[str], subjects: set[str], remedy: str) -> None:
-    """ValueError where `folder` holds an image of one of the `subjects` at a position that is not wanted.
+    """ValueError where `folder` holds images of some of the `subjects` at positions that are not wanted.
 
-    Such a file stems from a run with other settings, and would show one picture at two positions.
+    Such files stem from a run with other settings, and would show one picture at two positions.
 
     Parameters
     ----------
     wanted : file names `@east@north@<subject>` that belong there.
     subjects : what follows the position in the names.
     """
+    odd = []
     for entry in sorted(os.listdir(folder)) if folder.is_dir() else []:
         fields = entry.split("@", 3)
         if len(fields) == 4 and fields[0] == "" and fields[3] in subjects and entry not in wanted:
-            raise ValueError(f"{folder / entry}: made from the same images with other settings or positions; {remedy}")
+            odd.append(entry)
+    if odd:
+        raise ValueError(leftovers(folder, odd, remedy))
+
+
+def leftovers(folder: Path, names: Sequence[str], remedy: str) -> str:
+    """What is wrong with images of an earlier run that show again what this run would write."""
+    others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
+    return f"{folder / names[0]}{others}: made from the same images with other settings or positions; {remedy}"
+
+
+def told(stale: Sequence[str], others: Sequence[str]) -> str:
+    """What a summary says of images of earlier runs, names relative to OUT."""
+    text = ""
+    if stale:
+        text += f"; {len(stale)} of an earlier run moved to OUT/{STALE}, for their source is gone (first: {stale[0]})"
+    if others:
+        text += f"; {len(others)} others stay in OUT, of unknown source (first: {others[0]}): remove what is stale"
+    return text

@@ -240,11 +240,11 @@ def label_path(image: str) -> str:
     folder = label_folder(os.path.dirname(image))
     if folder is None:
         raise FileNotFoundError(
-            f"{image}: no label folder beside it (gallery_labels, queries_labels*); add it, or train without labels"
+            f"{image}: no label folder beside it (gallery_labels, queries_labels*); add it, or leave the image out"
         )
     label = os.path.join(folder, os.path.splitext(os.path.basename(image))[0] + ".png")
     if not os.path.isfile(label):
-        raise FileNotFoundError(f"{label}: label missing for {image}; add it, or remove the image")
+        raise FileNotFoundError(f"{label}: label missing for {image}; add it, or leave the image out")
     return label
 
 

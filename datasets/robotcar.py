@@ -10,21 +10,26 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from datasets.convert_files import (
+    REMEDY,
+    STALE,
     OneLineParser,
+    leftovers,
     link_file,
     positive,
     refuse_leftovers,
     run_converter,
     run_jobs,
+    told,
     write_whole,
 )
+from datasets.convert_record import Record
 from datasets.robotcar_raw import SOURCES, Frames, Track, demosaic, list_frames, read_track
 
 CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
@@ -43,8 +48,10 @@ class Summary:
     traversal, condition, source : where the frames came from and went to; positions from `ins` or `rtk`.
     frames : those on the disk and those that `stereo.timestamps` lists besides.
     kept : frames that are in the condition's folder now; `written` of them are new.
-    dropped : frames by reason: `near` (within the spacing of the last one kept), `outside`, `gap`, `bad_status` (no
-        position, see `Track.locate`), `missing` (listed, not on the disk), `unreadable`.
+    dropped : frames by reason: `near` (within the spacing of the last one kept), `outside`, `gap`, `jump`,
+        `bad_status` (no position, see `Track.locate`), `missing` (listed, not on the disk), `unreadable`.
+    stale : images of an earlier run whose frame is gone; they are in `OUT/.stale` now.
+    others : images in the condition's folder that are not from this run, nor from a frame that still exists; they stay.
     """
 
     traversal: Path
@@ -54,13 +61,15 @@ class Summary:
     kept: int
     written: int
     dropped: dict[str, int]
+    stale: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         dropped = ", ".join(f"{reason} {count}" for reason, count in self.dropped.items() if count) or "none"
         return (
             f"{self.traversal} -> {self.condition}, positions from {self.source}: {self.frames} frames, "
             f"{self.kept} kept ({self.written} new), dropped: {dropped}"
-        )
+        ) + told(self.stale, self.others)
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class _Plan:
     targets: dict[Path, Path]
     crop_bottom: int
     dropped: dict[str, int]
+    stale: list[str]
 
 
 def select_by_spacing(positions: np.ndarray, spacing_m: float) -> np.ndarray:
@@ -126,23 +136,33 @@ def convert_traversals(
         raise ValueError(f"--spacing_m {spacing_m}: give a number of metres, 0 or more")
     if crop_bottom < 0:
         raise ValueError(f"--crop_bottom {crop_bottom}: give a number of pixels, 0 or more")
-    folder = Path(out) / condition
-    plans = []
+    out, record, plans = Path(out), Record(Path(out)), []
     for traversal in dict.fromkeys(map(Path, traversals)):
         frames, track = list_frames(traversal), read_track(traversal, positions)
-        plans.append(_plan(traversal, frames, track, folder, spacing_m, crop_bottom, max_gap_s))
-    folder.mkdir(parents=True, exist_ok=True)
-    summaries = [_develop_all(plan, workers) for plan in plans]
-    link_all(Path(out))
+        plans.append(_plan(traversal, frames, track, record, condition, spacing_m, crop_bottom, max_gap_s))
+    (out / condition).mkdir(parents=True, exist_ok=True)
+    wanted = {os.path.relpath(target, out) for plan in plans for target in plan.targets.values()}
+    summaries = []
+    for plan in plans:
+        summary = _develop_all(plan, record, workers)
+        summaries.append(replace(summary, others=(*record.others(out / condition, wanted),)))
+    link_all(out)
     return summaries
 
 
 def _plan(
-    traversal: Path, frames: Frames, track: Track, folder: Path, spacing_m: float, crop_bottom: int, max_gap_s: float
+    traversal: Path,
+    frames: Frames,
+    track: Track,
+    record: Record,
+    condition: str,
+    spacing_m: float,
+    crop_bottom: int,
+    max_gap_s: float,
 ) -> _Plan:
     positions, reasons = track.locate(frames.times, max_gap_s)
     kept = select_by_spacing(positions, spacing_m)
-    counts = {reason: int((reasons == reason).sum()) for reason in ("outside", "gap", "bad_status")}
+    counts = {reason: int((reasons == reason).sum()) for reason in ("outside", "gap", "jump", "bad_status")}
     if not len(kept):
         raise ValueError(
             f"{track.file}: no frame of {frames.folder} gets a position from it ("
@@ -151,13 +171,18 @@ def _plan(
             "is it the file of another traversal?"
         )
     names = {int(frames.times[i]): "@{:.3f}@{:.3f}@{}@.jpg".format(*positions[i], frames.times[i]) for i in kept}
-    remedy = "remove the images of that run, or give another --out"
-    refuse_leftovers(folder, set(names.values()), {f"{time}@.jpg" for time in frames.times.tolist()}, remedy)
+    folder, subjects = record.out / condition, {f"{time}@.jpg" for time in frames.times.tolist()}
+    refuse_leftovers(folder, set(names.values()), subjects, REMEDY)
+    earlier = record.below(os.path.realpath(frames.folder))
+    elsewhere = sorted(target for target in earlier if Path(target).parts[0] != condition)
+    if elsewhere:
+        raise ValueError(leftovers(record.out, elsewhere, f"--condition {condition} would show them twice; {REMEDY}"))
+    stale = sorted(target for target in earlier if target.split("@", 3)[-1] not in subjects)
     targets = {frames.path(time): folder / name for time, name in names.items()}
-    _check_crop(targets, crop_bottom, remedy)
+    _check_crop(targets, crop_bottom, REMEDY)
     near = len(frames.times) - sum(counts.values()) - len(kept)
     dropped = {"near": near, **counts, "missing": frames.missing}
-    return _Plan(traversal, folder.name, track.source, targets, crop_bottom, dropped)
+    return _Plan(traversal, condition, track.source, targets, crop_bottom, dropped, stale)
 
 
 def _check_crop(targets: dict[Path, Path], crop_bottom: int, remedy: str) -> None:
@@ -180,15 +205,35 @@ def _check_crop(targets: dict[Path, Path], crop_bottom: int, remedy: str) -> Non
                 raise ValueError(f"{done}: made with another --crop_bottom than {crop_bottom}; {remedy}")
 
 
-def _develop_all(plan: _Plan, workers: int) -> Summary:
-    jobs = [(source, target, plan.crop_bottom) for source, target in plan.targets.items() if not target.is_file()]
-    faults = [fault for fault in run_jobs(develop, jobs, workers, plan.condition, processes=True) if fault]
+def _develop_all(plan: _Plan, record: Record, workers: int) -> Summary:
+    record.set_aside(plan.stale)
+    made = {
+        os.path.relpath(image, record.out): os.path.join(os.path.realpath(frame.parent), frame.name)
+        for frame, image in plan.targets.items()
+    }
+    # an image that an earlier release left has no entry in the record: it is taken as it is
+    jobs = {
+        target: source
+        for target, source in made.items()
+        if not (record.out / target).is_file() or record.is_current(target, source) is False
+    }
+    record.plan(jobs)
+    todo = [(Path(source), record.out / target, plan.crop_bottom) for target, source in jobs.items()]
+    results = run_jobs(develop, todo, workers, plan.condition, processes=True)
+    faults = {target: fault for target, fault in zip(jobs, results) if fault}
+    # of a frame that could be decoded before
+    stale = [*plan.stale, *(target for target in faults if (record.out / target).is_file())]
+    record.set_aside(stale[len(plan.stale) :])
+    record.finish({target: source for target, source in made.items() if target not in faults})
     if faults:
-        print(f"warning: {len(faults)} frames cannot be decoded, the first: {faults[0]}", file=sys.stderr)
+        print(
+            f"warning: {len(faults)} frames cannot be decoded, the first: {next(iter(faults.values()))}",
+            file=sys.stderr,
+        )
     frames = len(plan.targets) + sum(plan.dropped.values())
-    kept = len(plan.targets) - len(faults)
+    kept, written = len(plan.targets) - len(faults), len(jobs) - len(faults)
     dropped = {**plan.dropped, "unreadable": len(faults)}
-    return Summary(plan.traversal, plan.condition, plan.source, frames, kept, len(jobs) - len(faults), dropped)
+    return Summary(plan.traversal, plan.condition, plan.source, frames, kept, written, dropped, (*stale,))
 
 
 def develop(job: tuple[Path, Path, int]) -> str | None:
@@ -217,21 +262,31 @@ def develop(job: tuple[Path, Path, int]) -> str | None:
 def link_all(out: Path) -> int:
     """Make `out/all/<condition>_<name>` a link to every image of every condition; returns how many there are.
 
-    Links to images that are gone are removed.
+    Links to images that are gone are removed; where links are copies, these are moved to `out/.stale/all`.
     """
     folder = out / ALL
     folder.mkdir(parents=True, exist_ok=True)
     for entry in list(folder.iterdir()):
+        condition, _, name = entry.name.partition("_")
         if entry.is_symlink() and not entry.exists():
             entry.unlink()
+        elif condition in CONDITIONS and name.startswith("@") and not (out / condition / name).exists():
+            (out / STALE / ALL).mkdir(parents=True, exist_ok=True)
+            os.replace(entry, out / STALE / ALL / entry.name)
     count = 0
     for condition in CONDITIONS:
         for image in sorted((out / condition).glob("@*.jpg")):
             target = folder / f"{condition}_{image.name}"
-            if not target.exists():
+            if not target.exists() or _stamp(target) != _stamp(image):
                 link_file(image, target)
             count += 1
     return count
+
+
+def _stamp(image: Path) -> tuple[int, float]:
+    """Bytes and time of change, of a link those of its image; to 2 s, as FAT file systems keep them."""
+    status = image.stat()
+    return status.st_size, status.st_mtime // 2
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import numpy as np
 
 SOURCES = ("ins", "rtk", "auto")
 GOOD_STATUS = "INS_SOLUTION_GOOD"
+FASTEST_M_S, JITTER_M = 50.0, 2.0
+"""No step of the track may be longer than a car drives at this speed, plus what a good receiver corrects at once."""
 _FOLDERS = {"ins": ("gps", "."), "rtk": (".", "gps", "rtk")}
+_FARTHEST_M = 1e8
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ def list_frames(traversal: Path) -> Frames:
     for path in folder.glob("*.png"):
         if path.name.startswith("."):
             continue
-        if not (path.stem.isascii() and path.stem.isdigit()):
+        time = _microseconds(path.stem)
+        if time is None or str(time) != path.stem:
             raise ValueError(f"{path}: the name of a frame is its time in microseconds; move this file away")
-        times.append(int(path.stem))
+        times.append(time)
     if not times:
         raise ValueError(f"{folder}: no frame in it (<timestamp>.png); unpack a stereo centre archive there")
     return Frames(folder, np.array(sorted(times), np.int64), len(_listed_times(traversal) - set(times)))
@@ -57,11 +62,19 @@ def _listed_times(traversal: Path) -> set[int]:
         return set()
     times = set()
     for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
-        fields = line.split()
-        if fields and not fields[0].isdecimal():
-            raise ValueError(f"{file}:{number}: {fields[0]!r} is no timestamp; download the file again, or remove it")
-        times.update(map(int, fields[:1]))
+        for field in line.split()[:1]:
+            time = _microseconds(field)
+            if time is None:
+                raise ValueError(
+                    f"{file}:{number}: {field[:40]!r} is no timestamp; download the file again, or remove it"
+                )
+            times.add(time)
     return times
+
+
+def _microseconds(text: str) -> int | None:
+    """A time as an int64 holds it, or None."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,8 @@ class Track:
     source : `ins` or `rtk`.
     times : (R,) int64 microseconds, strictly ascending.
     positions : (R, 2) float64, UTM east and north in metres; NaN where not good.
-    good : (R,) bool, false where the INS says anything but INS_SOLUTION_GOOD.
+    good : (R,) bool, false where the INS says anything but INS_SOLUTION_GOOD, and where `jumps`.
+    jumps : (R,) bool, whether a position was dropped because no car drives so fast, see `find_jumps`.
     """
 
     file: Path
@@ -82,6 +96,7 @@ class Track:
     times: np.ndarray
     positions: np.ndarray
     good: np.ndarray
+    jumps: np.ndarray
 
     def locate(self, times: np.ndarray, max_gap_s: float) -> tuple[np.ndarray, np.ndarray]:
         """Positions at (N,) times in microseconds, linear between the rows before and after.
@@ -89,7 +104,7 @@ class Track:
         Returns
         -------
         positions (N, 2), NaN where there is none; and (N,) str, why there is none: `outside` the covered time, in a
-        `gap` of more than `max_gap_s` seconds, next to a row of `bad_status`, or empty.
+        `gap` of more than `max_gap_s` seconds, next to a row that `jump`s, next to one of `bad_status`, or empty.
         """
         after = np.searchsorted(self.times, times)
         outside = (times < self.times[0]) | (times > self.times[-1])
@@ -101,7 +116,8 @@ class Track:
         start = self.positions[before]
         positions = start + weight * (self.positions[after] - start)
         bad = ~(self.good[before] & self.good[after])
-        reasons = np.select([outside, span > max_gap_s * 1e6, bad], ["outside", "gap", "bad_status"], "")
+        jump = self.jumps[before] | self.jumps[after]
+        reasons = np.select([outside, span > max_gap_s * 1e6, jump, bad], ["outside", "gap", "jump", "bad_status"], "")
         positions[reasons != ""] = np.nan
         return positions, reasons
 
@@ -125,35 +141,110 @@ def read_track(traversal: Path, source: str = "auto") -> Track:
 def _read_csv(file: Path, source: str) -> Track:
     wanted = ["timestamp", "northing", "easting", "utm_zone"] + ["ins_status"] * (source == "ins")
     times, positions, good, zone = [], [], [], None
-    with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
-        rows = csv.DictReader(stream, skipinitialspace=True)
-        lacking = [name for name in wanted if name not in (rows.fieldnames or ())]
-        if lacking:
-            raise ValueError(f"{file}: its header lacks {', '.join(lacking)}; download the file again")
-        for row in rows:
-            is_good = source == "rtk" or (row["ins_status"] or "").strip() == GOOD_STATUS
-            try:
-                times.append(int(row["timestamp"]))
-                position = (float(row["easting"]), float(row["northing"])) if is_good else (math.nan, math.nan)
-                if is_good and not all(map(math.isfinite, position)):
-                    raise ValueError(f"easting {row['easting']}, northing {row['northing']}")
-            except (TypeError, ValueError) as error:
+    for line, row in _csv_rows(file, wanted):
+        is_good = source == "rtk" or row["ins_status"].strip() == GOOD_STATUS
+        try:
+            times.append(_row_time(row))
+            positions.append(_row_position(row) if is_good else (math.nan, math.nan))
+        except ValueError as error:
+            raise ValueError(f"{file}:{line}: not a row of time and position ({error}); {_AGAIN}") from error
+        good.append(is_good)
+        if is_good:
+            zone = zone or row["utm_zone"]
+            if row["utm_zone"] != zone:
                 raise ValueError(
-                    f"{file}:{rows.line_num}: not a row of time and position ({error}); download the file again"
-                ) from error
-            positions.append(position)
-            good.append(is_good)
-            if is_good:
-                zone = zone or row["utm_zone"]
-                if row["utm_zone"] != zone:
-                    raise ValueError(
-                        f"{file}:{rows.line_num}: UTM zone {row['utm_zone']} after {zone}: distances across zones make "
-                        "no sense; split the traversal there"
-                    )
+                    f"{file}:{line}: UTM zone {row['utm_zone']} after {zone}: distances across zones make no sense; "
+                    "split the traversal there"
+                )
     if not any(good):
         raise ValueError(f"{file}: no row with a position; use --positions {'rtk' if source == 'ins' else 'ins'}")
-    unique, first = np.unique(np.array(times, np.int64), return_index=True)
-    return Track(file, source, unique, np.array(positions, np.float64)[first], np.array(good)[first])
+    order = np.argsort(np.array(times, np.int64), kind="stable")
+    ordered, placed, sound = np.array(times, np.int64)[order], np.array(positions)[order], np.array(good)[order]
+    jumps = np.zeros(len(ordered), bool)
+    jumps[sound] = find_jumps(ordered[sound], placed[sound])
+    placed[jumps] = math.nan
+    unique, first = np.unique(ordered, return_index=True)
+    return Track(file, source, unique, placed[first], (sound & ~jumps)[first], jumps[first])
+
+
+_AGAIN = "download the file again"
+
+
+def _csv_rows(file: Path, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV file with the number of their line; ValueError where the file is damaged."""
+    with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
+        # strict: a quote that nothing closes is an error, not a field that swallows the rest of the file
+        rows = csv.DictReader(stream, skipinitialspace=True, strict=True)
+        line = 1
+        try:
+            lacking = [name for name in wanted if name not in (rows.fieldnames or ())]
+            if lacking:
+                raise ValueError(f"{file}: its header lacks {', '.join(lacking)}; {_AGAIN}")
+            for row in rows:
+                line = rows.line_num
+                if None in row or None in row.values() or any("\n" in value for value in row.values()):
+                    raise ValueError(
+                        f"{file}:{line}: this row has not the {len(rows.fieldnames)} fields of the header; {_AGAIN}"
+                    )
+                yield line, row
+        except csv.Error as error:
+            raise ValueError(f"{file}:{line + 1}: damaged from here on ({error}); {_AGAIN}") from error
+
+
+def _row_time(row: dict[str, str]) -> int:
+    time = _microseconds(row["timestamp"].strip())
+    if time is None:
+        raise ValueError(f"timestamp {row['timestamp'][:40]!r}")
+    return time
+
+
+def _row_position(row: dict[str, str]) -> tuple[float, float]:
+    """UTM east and north in metres; ValueError where they are no numbers, or absurd ones."""
+    east, north = float(row["easting"]), float(row["northing"])
+    if not max(abs(east), abs(north)) <= _FARTHEST_M or math.isnan(north):
+        raise ValueError(f"easting {row['easting'][:40]}, northing {row['northing'][:40]}")
+    return east, north
+
+
+def find_jumps(times: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Which rows of a track imply an impossible speed.
+
+    The track is cut at each step that is too long. Of the sections, those are kept that a car could drive one after the
+    other and that hold the most rows.
+
+    Parameters
+    ----------
+    times : (R,) int64 microseconds, ascending.
+    positions : (R, 2) metres, all finite.
+
+    Returns
+    -------
+    (R,) bool, true for the rows of the sections that are not kept.
+    """
+    if not len(times):
+        return np.zeros(0, bool)
+    cuts = np.flatnonzero(~_drivable(times[:-1], positions[:-1], times[1:], positions[1:])) + 1
+    if not len(cuts):
+        return np.zeros(len(times), bool)
+    starts, ends = np.concatenate([[0], cuts]), np.concatenate([cuts, [len(times)]]) - 1
+    rows = ends - starts + 1
+    most, before = rows.copy(), np.full(len(rows), -1)
+    for section in range(1, len(rows)):
+        start, earlier = starts[section], ends[:section]
+        reached = _drivable(times[earlier], positions[earlier], times[start], positions[start])
+        if reached.any():
+            best = int(np.where(reached, most[:section], -1).argmax())
+            most[section], before[section] = most[best] + rows[section], best
+    jumps, section = np.ones(len(times), bool), int(most.argmax())
+    while section >= 0:
+        jumps[starts[section] : ends[section] + 1] = False
+        section = int(before[section])
+    return jumps
+
+
+def _drivable(times: np.ndarray, positions: np.ndarray, later: np.ndarray, there: np.ndarray) -> np.ndarray:
+    distance = np.linalg.norm(there - positions, axis=-1)
+    return distance <= JITTER_M + FASTEST_M_S * (later - times) / 1e6
 
 
 def demosaic(bayer: np.ndarray) -> np.ndarray:

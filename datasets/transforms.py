@@ -16,11 +16,11 @@ from torch.utils.data import default_collate
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from datasets.naming import RAW_IDS, RAW_TO_CLASS
+from datasets.sizes import CROP
 
 # Subtracted from B, G and R in this order, on a scale of 0..255: odd, but released checkpoints need exactly this.
 CHANNEL_MEANS = (0.485, 0.456, 0.406)
 IMAGENET_MEANS, IMAGENET_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CROP = 0.8
 ORIENTATION = 0x0112
 """The EXIF tag that says how an image is to be turned; 1 where it stands upright."""
 
@@ -156,8 +156,7 @@ def read_label(path: str) -> Tensor:
     """Read a label: the red channel's raw ids -> classes 0..16 or 255, uint8 (H, W); ValueError names an odd file."""
     try:
         with Image.open(path) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise ValueError(f"its mode is {image.mode}; raw ids are wanted in the red channel of an RGBA PNG")
+            _check_keeps_ids(image)
             raw = image.getchannel(0)
     except Exception as error:
         raise ValueError(f"{path}: cannot use this label ({_reason(error)}); {REMEDY}") from error
@@ -167,6 +166,17 @@ def read_label(path: str) -> Tensor:
             f"{path}: cannot use this label (raw id {largest} in its red channel; ids are 0 to {RAW_IDS - 1}); {REMEDY}"
         )
     return torch.from_numpy(np.array(raw.point(RAW_TO_CLASS.tolist())))
+
+
+def _check_keeps_ids(image: Image.Image) -> None:
+    """ValueError where an opened label cannot hold ids as they were written."""
+    wanted = "raw ids are wanted in the red channel of an RGBA PNG"
+    if image.format != "PNG":
+        raise ValueError(f"its content is {image.format}, which may change ids; {wanted}, made anew from the ids")
+    if image.mode not in ("RGB", "RGBA"):
+        raise ValueError(f"its mode is {image.mode}; {wanted}")
+    if "16" in str(image.tile[0].args):  # Pillow would keep the upper 8 bits
+        raise ValueError(f"it has 16 bits per channel; {wanted} of 8 bits")
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,7 +1,10 @@
 """The scan of a data set before training: counts against hand-computed ones, and every fault on its own."""
 
 import json
+import os
 import shutil
+import struct
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -113,6 +116,35 @@ def unknown_id(root: Path) -> str:
     return second(root / FRONT_LABELS).name
 
 
+def jpeg_content(root: Path) -> str:
+    label = second(root / FRONT_LABELS)
+    Image.open(label).convert("RGB").save(label, format="JPEG", quality=100)
+    return label.name
+
+
+def palette(root: Path) -> str:
+    label = second(root / FRONT_LABELS)
+    Image.open(label).convert("RGB").quantize(4).save(label)
+    return label.name
+
+
+def sixteen_bits(root: Path) -> str:
+    """An RGB PNG of 16 bits per channel, which Pillow cannot write: ids in the lower byte."""
+    label = second(root / FRONT_LABELS)
+    ids = np.asarray(Image.open(label))[..., :3].astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in ids)
+    header = struct.pack(">IIBBBBB", ids.shape[1], ids.shape[0], 16, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    label.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        )
+    )
+    return label.name
+
+
 def single_channel(root: Path) -> str:
     Image.fromarray(place_label(1)[..., 0]).save(second(root / FRONT_LABELS))
     return second(root / FRONT_LABELS).name
@@ -170,6 +202,9 @@ def no_negative(root: Path) -> str:
         (remove_label, "missing labels: 1 "),
         (unknown_id, "raw id 27"),
         (single_channel, "its mode is L"),
+        (jpeg_content, "its content is JPEG, which may change ids"),
+        (palette, "its mode is P"),
+        (sixteen_bits, "it has 16 bits per channel"),
         (no_position, "names without position: 1 "),
         (no_positive, "1 of 6 queries have no gallery image of the same camera within 3 m"),
         (mixed_sizes, "2 sizes in one training set"),
@@ -314,6 +349,75 @@ def test_layouts(tmp_path):
     assert find_pairs(tmp_path / "cars")[1] == []
     (tmp_path / "cars/sun").mkdir()
     assert find_pairs(tmp_path / "cars")[1] == [(tmp_path / "cars/overcast", tmp_path / "cars/sun")]
+
+
+def move_below(root: Path, *levels: str) -> Path:
+    """The root moved down by some folders; returns what is now too high."""
+    high = root.with_name("high")
+    high.joinpath(*levels).parent.mkdir(parents=True)
+    shutil.move(root, high.joinpath(*levels))
+    return high
+
+
+@pytest.mark.parametrize("levels", [("idda",), ("data", "idda"), ("a", "b", "idda")])
+def test_a_root_that_is_too_high_says_what_to_give(idda, levels, capsys):
+    high = move_below(idda, *levels)
+    assert main([str(high), "--workers", "1"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.strip().endswith(
+        f"{high}: no data set itself (no gallery with queries), but 1 lie below it; give {high.joinpath(*levels)}"
+    )
+
+
+@pytest.mark.parametrize("gallery", ["database", "gallery"])
+def test_the_layout_of_the_downloader(tmp_path, gallery, capsys):
+    """<data set>/images/{train,val,test}/{database,queries}: its `images` is the root."""
+    for part in ("train", "val", "test"):
+        for c, side in enumerate((gallery, "queries")):
+            write_pass(tmp_path / "set/images" / part / side, 2, c, shift=2.0 * c)
+    assert main([str(tmp_path / "set"), "--workers", "1"]) == 2
+    assert capsys.readouterr().err.strip().endswith(f"give {tmp_path / 'set/images'}")
+    report = check_dataset(tmp_path / "set/images", workers=1, progress=False)
+    assert len(report.pairs) == 3 and report.problems == []
+
+
+def test_the_root_of_a_town_says_what_to_give(tmp_path, capsys):
+    write_idda(tmp_path / "idda", places=2)
+    write_robotcar(tmp_path / "robotcar", places=2)
+    write_pass(tmp_path / "robotcar_all", 2, 5)
+    Image.new("RGB", (200, 200)).save(tmp_path / "preview.png")
+    assert main([str(tmp_path), "--workers", "1"]) == 2
+    assert capsys.readouterr().err.strip().endswith(f"give {tmp_path / 'idda'} {tmp_path / 'robotcar'}")
+
+
+def test_a_root_with_a_set_of_its_own_and_others_below(tmp_path):
+    write_pass(tmp_path / "gallery", 2, 1)
+    write_pass(tmp_path / "queries", 2, 2, shift=2.0)
+    assert problems_of(tmp_path) == []
+    write_robotcar(tmp_path / "cars/robotcar", places=2)
+    (problem,) = problems_of(tmp_path)
+    assert problem.startswith("1 data sets of their own") and problem.endswith(f"give {tmp_path / 'cars/robotcar'}")
+
+
+def test_a_preview_is_no_data(tmp_path, capsys):
+    Image.new("RGB", (200, 200)).save(tmp_path / "preview.png")
+    assert main([str(tmp_path), "--workers", "1"]) == 2
+    assert "no image in it" in capsys.readouterr().err
+    write_pass(tmp_path / "images", 2, 5)
+    assert check_dataset(tmp_path, workers=1, progress=False).count("images") == 2
+
+
+@pytest.mark.parametrize("way", [os.symlink, os.link])
+@pytest.mark.parametrize("count", [1, 2])
+def test_queries_that_are_in_the_gallery(tmp_path, way, count):
+    write_pass(tmp_path / "gallery", 2, 1)
+    write_pass(tmp_path / "queries", 2, 2, shift=2.0)
+    for image in sorted((tmp_path / "gallery").iterdir())[:count]:
+        (tmp_path / "queries" / image.name).unlink(missing_ok=True)
+        way(image, tmp_path / "queries" / image.name)
+    (problem,) = problems_of(tmp_path)
+    assert f"{count} of {count + 2} queries are in the gallery too" in problem
 
 
 @pytest.mark.parametrize("made", [False, True])

@@ -237,7 +237,7 @@ def test_equal_names(tmp_path):
         photo(tmp_path / "photos" / name, OXFORD)
     photo(tmp_path / "photos" / "@1.5@2.5@old@.jpg")
     assert convert_images(tmp_path / "photos", tmp_path / "out").written == 3
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [
         "@1.5@2.5@old@.jpg",
         "@620265.363@5734891.772@a_b@.jpg",
         "@620265.363@5734891.772@a_b_2@.jpg",

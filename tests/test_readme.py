@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 SMALL = {
     "main.py": SMALL_RUN,
     "eval.py": ["--eval_scale", "1", "--num_workers", "0", "--device", "cpu", "--no_report"],
-    "datasets.town": ["--size", "112", "100", "--places", "4", "--workers", "1"],
+    "datasets.town": ["--size", "124", "122", "--places", "4", "--workers", "1"],
     "datasets.check": ["--workers", "1"],
     "datasets.robotcar": ["--workers", "1"],
     "datasets.convert": ["--workers", "1"],

@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.naming import list_images
 from datasets.places import load_image_set
 from datasets.robotcar import convert_traversal, convert_traversals, link_all, main, select_by_spacing
-from datasets.robotcar_raw import demosaic, list_frames, read_track
+from datasets.robotcar_raw import demosaic, find_jumps, list_frames, read_track
 
 START_US = 1_416_300_000_000_000
 ORIGIN = (620_000.0, 5_735_000.0)
@@ -138,6 +138,7 @@ def test_positions_selection_and_counts(traversal, tmp_path):
         "near": len(located) - summary.kept,
         "outside": 6,
         "gap": 2,
+        "jump": 0,
         "bad_status": 1,
         "missing": 0,
         "unreadable": 0,
@@ -232,6 +233,46 @@ def test_all_without_symbolic_links(smooth, tmp_path, monkeypatch):
         assert all(path.stat().st_nlink == links and not path.is_symlink() for path in found)
 
 
+def frames_of(traversal: Path) -> list[Path]:
+    return sorted((traversal / "stereo" / "centre").iterdir())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_converting_again_leaves_nothing_stale(smooth, tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise OSError("not here")
+
+    if not links:
+        monkeypatch.setattr(os, "symlink", refuse)
+        monkeypatch.setattr(os, "link", refuse)
+    out, frames = tmp_path / "out", frames_of(smooth)
+    convert_traversal(smooth, "rain", out, spacing_m=0)
+    frames[3].unlink()
+    Image.fromarray(mosaic(255 - frame(5))).save(frames[5])
+    frames[7].write_bytes(b"damaged")
+    (out / "rain" / "@1@2@mine@.jpg").write_bytes(images(out / "rain")[0].read_bytes())
+    summary = convert_traversal(smooth, "rain", out, spacing_m=0)
+    gone = [f"{frames[index].stem}@.jpg" for index in (3, 7)]
+    assert (summary.frames, summary.kept, summary.written) == (20, 18, 1)
+    assert [name.split("@", 3)[3] for name in summary.stale] == gone
+    assert summary.others == ("rain/@1@2@mine@.jpg",)
+    assert "2 of an earlier run moved to OUT/.stale" in str(summary) and "1 others stay" in str(summary)
+    left = images(out / "rain")
+    assert len(left) == 19 and not any(image.name.endswith(tuple(gone)) for image in left)
+    (changed,) = (image for image in left if image.name.endswith(f"{frames[5].stem}@.jpg"))
+    seen = np.asarray(Image.open(out / "all" / f"rain_{changed.name}"))[5, 5].astype(int)
+    assert np.abs(seen - (255 - np.array(colour(5)))).max() <= 3
+    assert {path.name for path in (out / "all").iterdir()} == {f"rain_{image.name}" for image in left}
+    again = convert_traversal(smooth, "rain", out, spacing_m=0)
+    assert again.written == 0 and not again.stale and again.kept == 18
+
+
+def test_one_traversal_under_two_conditions_is_refused(smooth, tmp_path):
+    convert_traversal(smooth, "rain", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"and 9 others.*--condition snow would show them twice"):
+        convert_traversal(smooth, "snow", tmp_path / "out")
+
+
 def test_several_traversals_at_once_or_one_after_another(smooth, tmp_path):
     other = write_traversal(tmp_path / "other", frames=10, start_s=0.3)
     together = convert_traversals([smooth, other, smooth], "sun", tmp_path / "together")
@@ -255,6 +296,55 @@ def test_rtk_comes_first_and_has_no_status(smooth, tmp_path):
         assert summary.source == ("ins" if source == "ins" else "rtk")
         first = load_image_set([tmp_path / source / "sun"]).positions[0]
         np.testing.assert_allclose(first, where(0.1) + offset, atol=0.00051)
+
+
+def write_rtk(folder: Path, offset_at, step_s: float = 0.1) -> None:
+    """RTK rows over 12 s, each moved by `offset_at(seconds)` metres to the east and north."""
+    rows = [ins_row(t, None, offset=offset_at(t)) for t in np.arange(0, 12.01, step_s)]
+    (folder / "rtk.csv").write_text("\n".join([RTK_HEADER, *rows]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("offset_at", "wrong"),
+    [
+        (lambda t: 40.0 if 3.05 < t < 5.05 else 0.0, (3.0, 5.1)),
+        (lambda t: -9.0 if 3.05 < t < 3.15 else 0.0, (3.0, 3.2)),
+        (lambda t: 1e4 if t < 2.05 else 0.0, (0.0, 2.1)),
+        (lambda t: 40.0 if t > 8.05 else 0.0, (8.0, 99.0)),
+        (lambda t: 40.0 * (3.05 < t < 4.05) - 40.0 * (4.05 < t < 5.05), (3.0, 5.1)),
+    ],
+)
+def test_positions_that_no_car_reaches_are_dropped_and_counted(smooth, tmp_path, offset_at, wrong):
+    write_rtk(smooth, offset_at)
+    summary = convert_traversal(smooth, "rain", tmp_path / "out", spacing_m=0)
+    times = [0.1 + index / 2 for index in range(20)]
+    sound = [t for t in times if not wrong[0] + 1e-3 < t < wrong[1] - 1e-3]
+    found = images(tmp_path / "out" / "rain")
+    assert [seconds_of(image) for image in found] == pytest.approx(sound)
+    for image in found:
+        assert np.array(image.name.split("@")[1:3], float) == pytest.approx(where(seconds_of(image)), abs=2e-3)
+    assert summary.dropped["jump"] == len(times) - len(sound) > 0
+    assert f"jump {summary.dropped['jump']}" in str(summary)
+
+
+def test_speeds_that_a_car_reaches_are_no_jumps():
+    times = np.arange(0, 100) * 20_000  # 50 Hz
+    along = np.stack([times * 30e-6, np.zeros(100)], -1)  # 30 m/s
+    noisy = along + np.random.default_rng(0).uniform(-0.7, 0.7, along.shape)
+    assert not find_jumps(times, along).any() and not find_jumps(times, noisy).any()
+    later = np.concatenate([times, times + 12_000_000])  # a tunnel of 10 s, 400 m on
+    assert not find_jumps(later, np.concatenate([along, along + np.array([400, 0])])).any()
+    assert find_jumps(later, np.concatenate([along, along + 4000])).sum() == 100
+    assert not len(find_jumps(times[:0], along[:0]))
+
+
+def test_a_time_told_twice_with_two_positions_is_a_jump(smooth):
+    with open(smooth / "gps" / "ins.csv", "a") as stream:
+        stream.write(ins_row(11.0, offset=40.0) + "\n")
+    track = read_track(smooth)
+    assert track.good.all() and not track.jumps.any()  # the row that fits the others is kept
+    positions, _ = track.locate(np.array([START_US + 11_000_000]), 0.5)
+    assert positions[0] == pytest.approx(where(11.0))
 
 
 def test_a_row_at_the_very_time_of_a_frame_is_enough(tmp_path):
@@ -311,6 +401,48 @@ def _other_header(folder: Path) -> str:
     return "lacks timestamp"
 
 
+def _twenty_digits(folder: Path) -> str:
+    (folder / "stereo" / "centre" / f"{'9' * 20}.png").touch()
+    return "99999.png: the name of a frame"
+
+
+def _leading_zero(folder: Path) -> str:
+    (folder / "stereo" / "centre" / "0123.png").touch()
+    return "0123.png: the name of a frame"
+
+
+def _twenty_digits_listed(folder: Path) -> str:
+    with open(folder / "stereo.timestamps", "a") as stream:
+        stream.write("9" * 20 + " 1\n")
+    return "stereo.timestamps:21"
+
+
+def _append(row: str):
+    def change(folder: Path) -> str:
+        with open(folder / "gps" / "ins.csv", "a") as stream:
+            stream.write(row + "\n")
+        return "ins.csv:51"
+
+    return change
+
+
+def _quote_at(line: int, rest: str = ""):
+    def change(folder: Path) -> str:
+        file = folder / "gps" / "ins.csv"
+        lines = file.read_text().splitlines()
+        lines[line] = lines[line].replace(",INS", ',"INS') + rest
+        file.write_text("\n".join(lines) + "\n")
+        return "ins.csv:"
+
+    return change
+
+
+def _binary(folder: Path) -> str:
+    file = folder / "gps" / "ins.csv"
+    file.write_bytes(file.read_bytes()[:900] + bytes(range(256)) * 4)
+    return "ins.csv:"
+
+
 def _half_a_row(folder: Path) -> str:
     with open(folder / "gps" / "ins.csv", "a") as stream:
         stream.write("14163000,INS_SOLUTION_GOOD,51.7,")
@@ -352,11 +484,25 @@ def _another_mode(folder: Path) -> str:
 
 FAULTS = (
     _no_frames, _no_track, _odd_frame_name, _other_header, _half_a_row, _not_a_number, _two_zones, _another_time,
-    _only_bad_rows, _bad_timestamps, _another_mode,
+    _only_bad_rows, _bad_timestamps, _another_mode, _twenty_digits, _leading_zero, _twenty_digits_listed, _binary,
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [spoil(change) for change in FAULTS])
+DAMAGED_ROWS = {
+    "unclosed quote": _quote_at(20),
+    "quote in the last row": _quote_at(49),
+    "quote and a field that is too long": _quote_at(20, "x" * 200_000),
+    "time of 20 digits": _append(ins_row(13).replace(str(START_US), "9" * 20).replace("14163", "9" * 16, 1)),
+    "negative time": _append("-" + ins_row(13)),
+    "a field too many": _append(ins_row(13) + ",1"),
+    "a field less": _append(ins_row(13).rsplit(",", 1)[0]),
+    "an absurd position": _append(ins_row(13).replace("57350", "1e300")),
+}
+
+
+@pytest.mark.parametrize(
+    "change", [*map(spoil, FAULTS), *(pytest.param(change, id=name) for name, change in DAMAGED_ROWS.items())]
+)
 def test_bad_input_is_one_line(smooth, tmp_path, capsys, change):
     named = change(smooth)
     status = main(["--traversal", str(smooth), "--condition", "sun", "--out", str(tmp_path / "out"), "--workers", "1"])

@@ -21,7 +21,7 @@ from datasets.town.passes import CONDITIONS, Settings
 from datasets.town.world.difficulty import Knobs
 
 SIZE, PLACES = (112, 98), 12
-SMALL_FLAGS = ["--size", "98", "97", "--places", "4", "--seed", "7"]
+SMALL_FLAGS = ["--size", "124", "122", "--places", "4", "--seed", "7"]
 TOWNS = {"town10": ("front_rear", ("front", "rear"), 3.0), "town3": ("left_right", ("left", "right"), 5.0)}
 
 
@@ -32,7 +32,7 @@ def town(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
-    return make_town(tmp_path_factory.mktemp("town") / "b", (98, 97), 4, seed=7, workers=1, progress=False)
+    return make_town(tmp_path_factory.mktemp("town") / "b", (124, 122), 4, seed=7, workers=1, progress=False)
 
 
 def position(path: Path) -> tuple[float, float]:
@@ -148,13 +148,13 @@ def test_conditions_look_as_they_should(town):
 
 
 def test_same_bytes_with_other_workers(small, tmp_path):
-    again = make_town(tmp_path / "again", (98, 97), 4, seed=7, workers=2, progress=False)
+    again = make_town(tmp_path / "again", (124, 122), 4, seed=7, workers=2, progress=False)
     assert content(again) == content(small)
 
 
 def test_passes_are_drawn_on_request_and_change_no_other(small, tmp_path):
     wanted = ["town3/night", "town3/gallery", "robotcar/snow"]
-    some = make_town(tmp_path / "some", (98, 97), 4, seed=7, workers=1, progress=False, passes=wanted)
+    some = make_town(tmp_path / "some", (124, 122), 4, seed=7, workers=1, progress=False, passes=wanted)
     found, standard = content(some), content(small)
     night = {name for name in found if "_night/" in name}
     assert {n: found[n] for n in found if n not in night and n != DONE} == {
@@ -167,16 +167,16 @@ def test_passes_are_drawn_on_request_and_change_no_other(small, tmp_path):
     assert np.mean([np.asarray(Image.open(p)).mean() for p in photos]) < 80
     assert json.loads((some / DONE).read_text())["passes"] == ["town3/gallery", "robotcar/snow", "town3/night"]
     with pytest.raises(ValueError, match="parameters"):
-        make_town(some, (98, 97), 4, seed=7, workers=1, progress=False)
+        make_town(some, (124, 122), 4, seed=7, workers=1, progress=False)
     with pytest.raises(ValueError, match=r"passes town3/fog: no such pass; give --passes town10/gallery"):
-        make_town(tmp_path / "no", (98, 97), 4, passes=["town3/fog"])
+        make_town(tmp_path / "no", (124, 122), 4, passes=["town3/fog"])
 
 
 def test_a_town_of_before_the_passes_is_known_again(small, tmp_path):
     record = json.loads((small / DONE).read_text())
     del record["passes"]
     (tmp_path / DONE).write_text(json.dumps(record))
-    make_town(tmp_path, (98, 97), 4, seed=7, workers=1, progress=False)
+    make_town(tmp_path, (124, 122), 4, seed=7, workers=1, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == [DONE]
 
 
@@ -188,12 +188,12 @@ def test_interrupted_run_goes_on(small, tmp_path):
         (part / name).write_bytes(whole[name])
     (part / STARTED).write_bytes(whole[DONE])
     stamp = (part / kept[0]).stat().st_mtime_ns
-    make_town(part, (98, 97), 4, seed=7, workers=1, progress=False)
+    make_town(part, (124, 122), 4, seed=7, workers=1, progress=False)
     assert content(part) == whole and (part / kept[0]).stat().st_mtime_ns == stamp
 
 
 def test_an_interrupt_ends_the_drawing_at_once_in_one_line(tmp_path):
-    flags = ["--out", "town", "--size", "98", "97", "--workers", "2"]
+    flags = ["--out", "town", "--size", "124", "122", "--workers", "2"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
     run = subprocess.Popen(
         [sys.executable, "-m", "datasets.town", *flags],
@@ -231,6 +231,7 @@ def test_refusals(small, tmp_path, capsys):
         ["--out", str(small), *SMALL_FLAGS, "--preview", str(other / "letter.txt" / "sheet.png")],
         ["--out", str(tmp_path / "new"), "--passes", "town3/fog"],
         ["--out", str(tmp_path / "new"), "--size", "96", "200"],
+        ["--out", str(tmp_path / "new"), "--size", "200", "121"],
         ["--out", str(tmp_path / "new"), "--places", "3"],
         ["--out", str(tmp_path / "new"), "--seed", "-1"],
         ["--out", str(tmp_path / "new"), "--workers", "0"],

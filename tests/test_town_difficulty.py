@@ -19,7 +19,7 @@ from datasets.town.world.difficulty import PRESETS, Knobs, difficulty_of, make_k
 from datasets.town.world.styles import real_optics, weather
 
 GOLDEN = Path(__file__).parent / "golden" / "town_standard_1.npz"
-PLACES, SIZE, CLI_SIZE = 12, (112, 98), ["--size", "98", "97", "--places", "4", "--workers", "1"]
+PLACES, SIZE, CLI_SIZE = 12, (112, 98), ["--size", "124", "122", "--places", "4", "--workers", "1"]
 EXTREME = Knobs(**{f.name: f.metadata["high"] for f in fields(Knobs)})
 
 
@@ -136,7 +136,7 @@ def test_record_names_the_preset_and_a_changed_knob_makes_it_custom(tmp_path):
 
 
 def test_records_from_before_the_presets_are_the_standard_town(tmp_path, capsys):
-    record = {"version": 1, "size": [98, 97], "places": 4, "seed": 0, "knobs": asdict(Knobs())}
+    record = {"version": 1, "size": [124, 122], "places": 4, "seed": 0, "knobs": asdict(Knobs())}
     (tmp_path / DONE).write_text(json.dumps(record))
     assert main(["--out", str(tmp_path), *CLI_SIZE]) == 0 and "complete" in capsys.readouterr().out
     assert main(["--out", str(tmp_path), *CLI_SIZE, "--difficulty", "hard-1"]) == 2

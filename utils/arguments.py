@@ -3,12 +3,14 @@
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.command_line import read_flags
 from datasets.naming import CLASS_NAMES, KINDS, Kind, count_suffixes, detect_kind, label_path, list_folder
+from datasets.pairs import camera_text, kind_text, shared_files, shared_text, without_positive, without_positive_text
 from datasets.places import ImageSet
-from datasets.transforms import CROP, common_size, why_no_decoder
+from datasets.sizes import CROP, smallest_cropped, smallest_scaled
+from datasets.transforms import common_size, why_no_decoder
 from models.encoder import MIN_SIDE
 from utils.compute import Compute
 from utils.descriptor_store import default_folder
@@ -55,22 +57,46 @@ def use_town_if_no_data(args: argparse.Namespace) -> None:
         args.dataset_root, args.DA_datasets = TOWN / "idda", str(TOWN / "robotcar_all")
 
 
-def split_folders(root: Path, folders: str) -> list[Path]:
-    """`a+b` below a root -> [root/a, root/b]."""
-    return [root / folder for folder in folders.split("+")]
+def split_folders(root: Path, folders: str) -> list[str]:
+    """`a+b` -> [a, b]; a folder below the root that has a `+` in its name is taken as it is."""
+    parts, found = folders.split("+"), []
+    while parts:
+        whole = next((n for n in range(len(parts), 1, -1) if (root / "+".join(parts[:n])).is_dir()), 1)
+        found.append("+".join(parts[:whole]))
+        del parts[:whole]
+    return found
+
+
+@dataclass(frozen=True)
+class SetFlags:
+    """The flags that name a set's root, its kind, and how far apart the same place may be ("" where there is none)."""
+
+    root: str
+    kind: str
+    metres: str
+
+    def overrule(self, kind: Kind) -> str:
+        other = next(name for name in KINDS if name != kind.name)
+        metres = f"{self.metres} M, " if self.metres else ""
+        return f"to overrule: {self.kind} {other}, {metres}--eval_scale F"
 
 
 def load_pair(
-    flag: str,
+    flags: SetFlags,
     galleries: list[Path],
     queries: list[Path],
     kind: str,
+    metres: tuple[float, ...],
+    scale: float | None,
     screening: Screening,
     loaded: dict[tuple, object] | None = None,
 ) -> tuple[ImageSet, ImageSet, Kind]:
-    """Gallery and queries of one set and its kind, logged with the reason; errors name the flag.
+    """Gallery and queries of one set and its kind, logged with the reason and what follows; errors name the flag.
 
-    `loaded` keeps what was listed and said before, so that a gallery of several sets is listed once, and a kind told once.
+    Parameters
+    ----------
+    metres, scale : what the user gave instead of the kind's own, if anything.
+    loaded : keeps what was listed and said before, so that a gallery of several sets is listed once, and a kind told once.
     """
     loaded = {} if loaded is None else loaded
     try:
@@ -78,15 +104,38 @@ def load_pair(
             if tuple(folders) not in loaded:
                 loaded[tuple(folders)] = screening.load(folders)
     except (ValueError, OSError) as error:
-        raise type(error)(f"{flag}: {error}") from error
+        several = len(galleries) > 1 or len(queries) > 1
+        raise type(error)(f"{flags.root}: {error}{' (+ stands between two folders)' if several else ''}") from error
     gallery, query_set = loaded[tuple(galleries)], loaded[tuple(queries)]
     found, reason = detect_kind([*gallery.paths, *query_set.paths])
-    name, reason = (found.name, reason) if kind == "auto" else (kind, "as given")
-    said = f"{flag}: kind {name} ({reason})"
-    if loaded.setdefault((said,), None) is None:
+    found, reason = (found, reason) if kind == "auto" else (KINDS[kind], "as given")
+    own = found.train_threshold_m if flags is TRAINING else found.eval_threshold_m
+    follows = kind_text(found, metres or (own,), scale or found.eval_scale)
+    said = f"{flags.root}: kind {found.name} ({reason}): {follows} ({flags.overrule(found)})"
+    if said not in loaded.setdefault(("said",), set()):
         LOGGER.info("%s", said)
-        loaded[said,] = said
-    return gallery, query_set, KINDS[name]
+        loaded["said",].add(said)
+    _check_pair(flags, gallery, query_set, found)
+    return gallery, query_set, found
+
+
+TRAINING = SetFlags("--dataset_root", "--kind", "--train_pos_dist_threshold")
+
+
+def _check_pair(flags: SetFlags, gallery: ImageSet, queries: ImageSet, kind: Kind) -> None:
+    """Say how many queries are in the gallery too, or have no image of their camera there.
+
+    ValueError where training would learn from nothing else than queries that find themselves.
+    """
+    shared = shared_files(gallery.paths, queries.paths)
+    if shared:
+        text = f"{flags.root}: {shared_text(shared, len(queries))}"
+        if len(shared) == len(queries) and flags is TRAINING:
+            raise ValueError(text)
+        LOGGER.warning("%s", text)
+    lacking = camera_text(gallery, queries) if kind.same_camera else ""
+    if lacking:
+        LOGGER.warning("%s: %s (%s)", flags.root, lacking, flags.overrule(kind))
 
 
 def training_data(args: argparse.Namespace, screening: Screening) -> TrainingData:
@@ -96,39 +145,67 @@ def training_data(args: argparse.Namespace, screening: Screening) -> TrainingDat
         raise ValueError(
             "--dataset_root is missing: give the root of the training set, or no data set flag at all for the town"
         )
-    galleries, queries = split_folders(root, args.train_g), split_folders(root, args.train_q)
-    gallery, query_set, kind = load_pair("--dataset_root", galleries, queries, args.kind, screening)
+    galleries, queries = ([root / f for f in split_folders(root, part)] for part in (args.train_g, args.train_q))
+    metres = (args.train_pos_dist_threshold,) if args.train_pos_dist_threshold else ()
+    gallery, query_set, kind = load_pair(TRAINING, galleries, queries, args.kind, metres, args.eval_scale, screening)
     LOGGER.info("training set: gallery %r; queries %r", gallery, query_set)
     scale = args.eval_scale or kind.eval_scale
     with_labels = args.sem_loss_weight != 0
-    if with_labels and args.num_classes < len(CLASS_NAMES):
-        raise ValueError(
-            f"--num_classes {args.num_classes}: labels have {len(CLASS_NAMES)} classes (or --sem_loss_weight 0)"
-        )
-    min_side = max(smallest_side(CROP), smallest_side(scale))
+    if with_labels:
+        if args.num_classes < len(CLASS_NAMES):
+            raise ValueError(
+                f"--num_classes {args.num_classes}: labels have {len(CLASS_NAMES)} classes (or --sem_loss_weight 0)"
+            )
+        require_labels([*gallery.paths, *query_set.paths], screening.skip)
+    min_side = max(smallest_cropped(), smallest_scaled(scale))
     gallery, query_set = (screening.usable(images, min_side, with_labels) for images in (gallery, query_set))
     targets = target_paths(args, screening)
     data = prepare_training(
         gallery, query_set, kind, args.train_pos_dist_threshold, targets, args.DA_datasets, args.eval_scale
     )
     paths = [*gallery.paths, *query_set.paths]
-    width, height = common_size(paths)
-    if min(width, height) < min_side:
-        raise ValueError(
-            f"{paths[0]}: {width}x{height} px is too small: training crops {CROP:.0%} of each side and mining scales by "
-            f"{scale:g}, so sides must be at least {min_side} px (or give a larger --eval_scale)"
-        )
-    for path in paths if with_labels else ():
-        label_path(path)
+    check_size(paths[0], common_size(paths), scale)
     return data
 
 
-def smallest_side(factor: float) -> int:
-    """Pixels that a side needs so that it is large enough for the network when it is scaled by `factor`."""
-    side = int(MIN_SIDE / factor)
-    while int(side * factor) < MIN_SIDE:
-        side += 1
-    return side
+def require_labels(paths: list[str], skip: bool) -> None:
+    """ValueError where images have no label; with `skip`, which leaves them out, only where none has."""
+    lacking = [path for path in paths if not has_label(path)]
+    if not lacking or (skip and len(lacking) < len(paths)):
+        return
+    try:
+        label_path(lacking[0])
+    except FileNotFoundError as error:
+        ways = "" if skip or len(lacking) == len(paths) else "leave them out with --on_bad_image skip, or "
+        raise ValueError(
+            f"{error} ({len(lacking)} of {len(paths)} training images have none); {ways}train without labels: "
+            "--sem_loss_weight 0, which ends domain adaptation too (--da_method none, no --DA_datasets)"
+        ) from error
+
+
+def has_label(path: str) -> bool:
+    try:
+        return bool(label_path(path))
+    except FileNotFoundError:
+        return False
+
+
+def check_size(path: str, size: tuple[int, int], scale: float) -> None:
+    """ValueError where images of this width and height are too small for training's crops or for mining's scale."""
+    side, cropped, scaled = min(size), smallest_cropped(), smallest_scaled(scale)
+    if side >= max(cropped, scaled):
+        return
+    small = f"{path}: {size[0]}x{size[1]} px is too small: "
+    if side < cropped:
+        also = f", and {scaled} px for --eval_scale {scale:g}" if scaled > cropped else ""
+        raise ValueError(
+            f"{small}training crops {CROP:.0%} of each side, so sides must be at least {cropped} px{also}; use larger images"
+        )
+    enough = next(f for f in (n / 100 for n in range(1, 101)) if smallest_scaled(f) <= side)
+    raise ValueError(
+        f"{small}mining scales by {scale:g}, so sides must be at least {scaled} px; give --eval_scale {enough:g} or more, "
+        "or use larger images"
+    )
 
 
 def evaluation_sets(
@@ -138,10 +215,13 @@ def evaluation_sets(
     sets: list[EvaluationSet] = []
     thresholds = tuple(getattr(args, "threshold_m", None) or ())
     if args.dataset_root_val:
-        galleries, queries = (split_folders(args.dataset_root_val, part) for part in (args.val_g, args.val_q))
-        pair = load_pair("--dataset_root_val", galleries, queries, args.kind_val, screening)
-        own = thresholds or (val_threshold_m or pair[2].eval_threshold_m,)
-        sets.append(_evaluation_set("val", *pair, own, args.eval_scale, screening))
+        root = args.dataset_root_val
+        galleries, queries = ([root / f for f in split_folders(root, part)] for part in (args.val_g, args.val_q))
+        metres_flag = "--threshold_m" if hasattr(args, "threshold_m") else "--val_pos_dist_threshold"
+        flags = SetFlags("--dataset_root_val", "--kind_val", metres_flag)
+        own = thresholds or ((val_threshold_m,) if val_threshold_m else ())
+        pair = load_pair(flags, galleries, queries, args.kind_val, own, args.eval_scale, screening)
+        sets.append(_evaluation_set("val", *pair, own or (pair[2].eval_threshold_m,), args.eval_scale, screening))
     else:
         LOGGER.info("no --dataset_root_val: validation is skipped")
     if args.dataset_root_test:
@@ -186,14 +266,21 @@ def _evaluation_set(
     screening: Screening,
 ) -> EvaluationSet:
     scale = scale or kind.eval_scale
-    gallery, queries = (screening.usable(images, smallest_side(scale)) for images in (gallery, queries))
+    gallery, queries = (screening.usable(images, smallest_scaled(scale)) for images in (gallery, queries))
+    for metres in thresholds:
+        lacking = len(without_positive(gallery, queries, metres, kind.same_camera))
+        if lacking:
+            text = without_positive_text(lacking, len(queries), metres, kind.same_camera)
+            LOGGER.warning("%s: %s", name, text)
     return EvaluationSet(name, gallery, queries, kind, thresholds, scale)
 
 
 def _test_sets(
     args: argparse.Namespace, screening: Screening, thresholds: tuple[float, ...], taken: set[str]
 ) -> list[EvaluationSet]:
-    galleries, queries = args.test_g.split("+"), args.test_q.split("+")
+    root = args.dataset_root_test
+    galleries, queries = split_folders(root, args.test_g), split_folders(root, args.test_q)
+    flags = SetFlags("--dataset_root_test", "--kind_test", "--threshold_m" if hasattr(args, "threshold_m") else "")
     if len(galleries) == 1:
         galleries *= len(queries)
     if len(galleries) != len(queries):
@@ -201,14 +288,13 @@ def _test_sets(
             f"--test_g names {len(galleries)} galleries but --test_q {len(queries)} query sets: give as many, or one gallery"
         )
     loaded: dict[tuple, ImageSet] = {}
-    root = args.dataset_root_test
     sets = []
     for g, q in zip(galleries, queries):
         name = q if file_name(q) not in taken else f"{q} in {g}"
         if file_name(name) in taken:
             raise ValueError(f"--test_q: {q} stands twice with the gallery {g}")
         taken.add(file_name(name))
-        pair = load_pair("--dataset_root_test", [root / g], [root / q], args.kind_test, screening, loaded)
+        pair = load_pair(flags, [root / g], [root / q], args.kind_test, thresholds, args.eval_scale, screening, loaded)
         sets.append(_evaluation_set(name, *pair, thresholds or (pair[2].eval_threshold_m,), args.eval_scale, screening))
     return sets
 

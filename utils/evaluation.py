@@ -20,6 +20,7 @@ from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.descriptor_store import folder_of, stored_descriptors, weights_digest
 from utils.distributed import alone, from_first, is_first, share
+from utils.doubts import count_doubts, doubt_lines
 from utils.embedding import EmbeddingOptions, embed_images, iterate_batches
 from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
@@ -294,6 +295,7 @@ def results_dict(
             "threshold_m": threshold,
             "recall": _by_rank(recalls),
         }
+        | count_doubts(result.set.gallery, result.set.queries, threshold, result.set.kind.same_camera)
         | ({"index": result.index[threshold]} if result.index else {})
         for result in results
         for threshold, recalls in result.recalls.items()
@@ -361,6 +363,7 @@ def format_table(content: dict) -> str:
         for s in content["sets"]
     ]
     lines = align([header, *rows]) if rows else []
+    lines += [line for s in content["sets"] for line in doubt_lines(s)]
     if any("index" in s for s in content["sets"]):
         lines += ["", *_index_table(content["sets"]), ""]
     if content["segmentation"] and content["segmentation"]["miou"] is not None:

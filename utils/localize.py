@@ -1,21 +1,23 @@
 """Where were these photos taken? Each is looked up in a gallery of images whose positions are known."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets.naming import KINDS, count_suffixes, list_folder
+from datasets.loading import find_unusable
+from datasets.naming import KINDS, camera_of, count_suffixes, list_folder
 from datasets.places import ImageSet
-from datasets.positions import Zone, require_positions
+from datasets.positions import Zone, locate, located_images, name_position, require_positions
 from models.segvpr import SegVPR
 from utils.descriptor_store import bounded_batches, default_folder, folder_of, stored_descriptors, weights_digest
 from utils.embedding import EmbeddingOptions, embed_images
 from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
 from utils.logs import LOGGER
+from utils.screening import Screening
 from utils.tables import align, printable
 
 SPREAD_AT = 5
@@ -66,6 +68,53 @@ def photo_paths(path: str | Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such photo or folder of photos")
     return [str(path)]
+
+
+def usable_photos(photos: Sequence[str], min_side: int) -> tuple[list[str], dict[str, str]]:
+    """The photos that can be looked up, and for each other one what is wrong, which is logged; ValueError where none can.
+
+    Parameters
+    ----------
+    min_side : least number of pixels on either side.
+    """
+    faults = {path: fault for path, fault in find_unusable(photos, min_side) if fault}
+    if len(faults) == len(photos):
+        others = f" (nor can {len(faults) - 1} other photos be used)" if len(faults) > 1 else ""
+        raise ValueError(f"{next(iter(faults.values()))}{others}")
+    for fault in faults.values():
+        LOGGER.warning("not looked up: %s", fault)
+    return [path for path in photos if path not in faults], faults
+
+
+def usable_gallery(
+    folder: Path,
+    csv_file: Path | None,
+    zone: Zone | None,
+    allow_missing_rows: bool,
+    screening: Screening,
+    min_side: int,
+) -> tuple[ImageSet, Zone | None]:
+    """`datasets.positions.located_images`; on request without the images that cannot be used or have no position."""
+    if not screening.skip:
+        return located_images(folder, csv_file, zone, allow_missing_rows)
+    listing = list_folder(folder)
+    for path in listing.images:
+        try:
+            name_position(path)
+        except ValueError as error:
+            screening.reject(path, str(error))
+    usable = screening.usable_paths([path for path in listing.images if path not in screening.rejected], min_side)
+    some_left_out = len(usable) < len(listing.images)  # the CSV file may list them
+    found = locate(usable, csv_file, folder, zone, allow_missing_rows or some_left_out, listing.unread)
+    placed = ~np.isnan(found.positions).any(axis=1)
+    if not placed.any():
+        require_positions(usable, found.positions, found.faults)
+        raise ValueError(f"{folder}: none of its {len(listing.images)} images can be used; replace them")
+    for path in np.array(usable)[~placed].tolist():
+        screening.reject(path, f"{path}: no position in its name, in a CSV file or in its EXIF data")
+    paths = tuple(np.array(usable)[placed].tolist())
+    cameras = np.array([camera_of(path) for path in paths])
+    return ImageSet(str(folder), paths, found.positions[placed], cameras, report=found.report), found.zone
 
 
 def localize(
@@ -167,9 +216,13 @@ def _shown_path(path: str, gallery: ImageSet | None) -> str:
     return printable(Path(path).relative_to(gallery.folder) if inside else path)
 
 
-def to_json(localisations: Sequence[Localisation]) -> str:
+def to_json(localisations: Sequence[Localisation], faults: Mapping[str, str] | None = None) -> str:
     """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m"}]}`, a match with the attributes of `Match`.
 
     Paths are whole, so that a program can open them; `spread_m` is null if the gallery has fewer than five images.
+    Where photos could not be looked up, `"errors": [{"photo", "error"}]` says why.
     """
-    return json.dumps({"localisations": [asdict(found) for found in localisations]}, indent=2)
+    content: dict[str, list] = {"localisations": [asdict(found) for found in localisations]}
+    if faults:
+        content["errors"] = [{"photo": photo, "error": fault} for photo, fault in faults.items()]
+    return json.dumps(content, indent=2)

@@ -32,14 +32,15 @@ class Screening:
         self.rejected: dict[str, str] = {}
         self._screened: dict[tuple, tuple[ImageSet, ImageSet]] = {}
 
-    def _reject(self, path: str, reason: str) -> None:
+    def reject(self, path: str, reason: str) -> None:
+        """Leave a file out, and say so once."""
         if path not in self.rejected:
             LOGGER.warning("left out: %s", reason)
         self.rejected[path] = reason
 
     def load(self, folders: Sequence[str | Path]) -> ImageSet:
         """List the images of some folders with their positions, and log where these came from."""
-        images = load_image_set(folders, self._reject if self.skip else None)
+        images = load_image_set(folders, self.reject if self.skip else None)
         log_positions(images.report)
         return images
 
@@ -62,7 +63,7 @@ class Screening:
         found = find_unusable(paths, min_side, with_labels)
         for path, fault in progress_bar(found, total=len(paths), desc="screening", unit="image"):
             if fault:
-                self._reject(path, fault)
+                self.reject(path, fault)
         return tuple(path for path in paths if path not in self.rejected)
 
     def log_summary(self) -> None:

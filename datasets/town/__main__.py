@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from datasets.convert_files import OneLineParser, run_converter
-from datasets.town.make import FEWEST_PLACES, SMALLEST_SIDE, make_town
+from datasets.sizes import smallest_cropped
+from datasets.town.make import FEWEST_PLACES, make_town
 from datasets.town.passes import PASSES, STANDARD_PASSES, Settings
 from datasets.town.world.difficulty import PRESETS, STANDARD, Knobs, make_knobs
 
@@ -23,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the town, made if absent")
-    sides = f"width and height of the pictures in pixels, each at least {SMALLEST_SIDE}"
+    sides = f"width and height of the pictures in pixels, each at least {smallest_cropped()}, as training needs"
     add("--size", type=int, nargs=2, default=(384, 216), metavar=("W", "H"), help=sides)
     add("--places", type=int, default=150, metavar="N", help=f"places per town, at least {FEWEST_PLACES}")
     add("--seed", type=int, default=0, metavar="S", help="seed of all random choices, 0 or more")
@@ -47,6 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def draw(args: argparse.Namespace) -> None:
     """Draw the town, and its contact sheet if asked for."""
+    if min(args.size) < smallest_cropped():
+        size = f"size {args.size[0]} x {args.size[1]}"
+        raise ValueError(
+            f"{size}: training needs sides of at least {smallest_cropped()} pixels; give a larger --size W H"
+        )
     knobs = make_knobs(args.difficulty, **{f.name: getattr(args, f.name, None) for f in fields(Knobs)})
     make_town(args.out, tuple(args.size), args.places, args.seed, args.workers, knobs=knobs, passes=args.passes)
     if args.preview is not None:

@@ -20,9 +20,10 @@ from datasets.town.passes import (
     pictures_in,
 )
 from datasets.town.world.difficulty import PRESETS, STANDARD, Knobs, check_knobs, difficulty_of
+from models.config import MIN_SIDE
 
 DONE, STARTED = "town.json", ".town-in-progress.json"
-SMALLEST_SIDE, LARGEST_SIDE, FEWEST_PLACES = 97, 4096, 4
+SMALLEST_SIDE, LARGEST_SIDE, FEWEST_PLACES = MIN_SIDE, 4096, 4
 
 
 def make_town(

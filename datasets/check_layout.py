@@ -1,0 +1,57 @@
+"""Where the galleries and queries of a data set lie below its root."""
+
+import os
+from pathlib import Path
+
+from datasets.naming import is_no_data
+
+CONDITIONS = ("rain", "snow", "sun", "night")
+PREVIEW = "preview.png"
+"""The town's contact sheet, which is no image of a data set."""
+DEEPEST = 3
+"""How many levels below a root without pairs they are looked for."""
+
+
+def find_pairs(root: Path) -> tuple[str, list[tuple[Path, Path]]]:
+    """In words the layout of a root, and its galleries with their queries; none in a plain folder."""
+    pairs = []
+    for town in subfolders(root):
+        for part in subfolders(town / "gallery") or [town / "gallery"]:
+            below = [queries / part.relative_to(town / "gallery") for queries in _query_folders(town)]
+            pairs += [(part, queries) for queries in below if part.is_dir() and queries.is_dir()]
+    if pairs:
+        return "IDDAv2: <town>/gallery/<pair> with <town>/queries*/<pair>", pairs
+    if (root / "overcast").is_dir():
+        pairs = [(root / "overcast", root / name) for name in CONDITIONS if (root / name).is_dir()]
+    if pairs:
+        return f"RobotCar: overcast with {', '.join(queries.name for _, queries in pairs)}", pairs
+    for parent in (root, *subfolders(root)):
+        galleries = [parent / name for name in ("gallery", "database") if (parent / name).is_dir()]
+        pairs += [(gallery, queries) for gallery in galleries for queries in _query_folders(parent)]
+    return ("gallery or database with queries*" if pairs else "one plain set, no gallery with queries"), pairs
+
+
+def roots_below(root: Path) -> list[Path]:
+    """Folders below a root without pairs that are roots of data sets themselves: the nearest of each branch."""
+    found, level = [], subfolders(root)
+    for _ in range(DEEPEST):
+        deeper = []
+        for folder in level:
+            if find_pairs(folder)[1]:
+                found.append(folder)
+            else:
+                deeper += subfolders(folder)
+        level = deeper
+    return sorted(found)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Visible folders in a folder, sorted; none where it is missing."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not is_no_data(entry.name))
+
+
+def _query_folders(parent: Path) -> list[Path]:
+    return [f for f in subfolders(parent) if f.name.startswith("queries") and "_labels" not in f.name]
