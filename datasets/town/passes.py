@@ -63,7 +63,7 @@ PASSES = STANDARD_PASSES | _by_name([p for town in _CAMERAS for p in _synthetic(
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the pictures depend on. No picture depends on which other passes are drawn.
+    """All that the pictures depend on.
 
     Attributes
     ----------

@@ -66,6 +66,7 @@ class Atlas:
     def get(self, key: tuple, light: Light, normal, extra: float, shaded: bool, w: float, h: float):
         """Return (colour, alpha, inner box) of the texture ``key`` lit for a surface with ``normal``."""
         extra = round(extra * 5.0) / 5.0
+        # without sun, both slopes of a roof share the light of the slope that was drawn first
         name = (key, light.weather.name, normal if light.weather.sunny else round(normal[2], 1), extra, shaded)
         if name in self.lit:
             self.lit.move_to_end(name)
