@@ -2,6 +2,7 @@
 
 from models.encoder import ARCHITECTURES
 from models.heads import HEADS
-from models.segvpr import ATTENTIONS, INPUTS, OPTIONS, SegVPR, SegVPROutput, build_model
+from models.input import INPUTS
+from models.segvpr import ATTENTIONS, OPTIONS, SegVPR, SegVPROutput, build_model
 
 __all__ = ["ARCHITECTURES", "ATTENTIONS", "HEADS", "INPUTS", "OPTIONS", "SegVPR", "SegVPROutput", "build_model"]

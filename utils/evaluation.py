@@ -238,7 +238,7 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     with worker_deaths_named(dataset.notes):
         for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
             with options.compute.autocast():
-                predictions = model.segment(options.compute.images(batch.images, model.input_space)).argmax(dim=1)
+                predictions = model.segment(model.prepare(batch.images)).argmax(dim=1)
             confusion.update(predictions, batch.labels.to(predictions.device))
     confusion.sum_over_processes()
     model.train(was_training)

@@ -114,7 +114,7 @@ def attention_pictures(
     pictures = []
     for index, path in enumerate(paths):
         image = scale_image(read_image(path), scale)
-        batch = compute.images(image[None], model.input_space)
+        batch = model.prepare(image[None])
         with compute.autocast():
             attention, logits = model.attend(batch), model.segment(batch)
         attention = resize_to(attention.float(), image.shape[-2:])[0, 0].cpu().numpy()

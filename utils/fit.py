@@ -412,9 +412,9 @@ class Fit:
         losses = train_step(
             self.model,
             self.optimizers,
-            compute.images(batch.images, self.model.input_space),
+            self.model.prepare(batch.images),
             None if batch.labels is None else batch.labels.to(compute.device, non_blocking=True),
-            None if batch.target is None else compute.images(batch.target, self.model.input_space),
+            None if batch.target is None else self.model.prepare(batch.target),
             num_queries=len(batch.images) // (2 + self.settings.n_neg),
             num_negatives=self.settings.n_neg,
             settings=self.settings.losses,
