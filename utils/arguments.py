@@ -1,6 +1,8 @@
 """From a parsed command line to typed values. A namespace travels no further than main.py, eval.py and this module."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from datasets.naming import CLASS_NAMES, KINDS, Kind, detect_kind, label_path, list_images
@@ -15,25 +17,28 @@ from utils.fit import FitSettings, TrainingData, prepare_training
 from utils.index_settings import FLAT, RetrievalSettings
 from utils.logs import LOGGER
 from utils.parsers import main_parser
-from utils.runs import new_run_folder
+from utils.runs import fresh_folder, new_run_folder
 from utils.screening import Screening
 from utils.training import LossSettings
 
 TOWN = Path("data/town")
 
 
-def output_folder(args: argparse.Namespace) -> Path:
-    """Where eval.py writes: `--output_dir`, or a new run folder."""
-    if args.output_dir is None:
-        return new_run_folder(args.exp_name)
-    try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        (args.output_dir / "log.txt").open("a").close()
-    except OSError as error:
-        raise OSError(
-            f"--output_dir {args.output_dir}: cannot make it, or write there ({error.strerror}); name another folder"
-        ) from error
-    return args.output_dir
+@contextmanager
+def output_folder(args: argparse.Namespace) -> Iterator[Path]:
+    """Where eval.py writes: `--output_dir`, or a new run folder; not left behind where what is within fails too early."""
+    with ExitStack() as held:
+        if args.output_dir is None:
+            yield held.enter_context(new_run_folder(args.exp_name))
+            return
+        try:
+            held.enter_context(fresh_folder(args.output_dir, exist_ok=True))
+            (args.output_dir / "log.txt").open("a").close()
+        except OSError as error:
+            raise OSError(
+                f"--output_dir {args.output_dir}: cannot make it, or write there ({error.strerror}); name another folder"
+            ) from error
+        yield args.output_dir
 
 
 def use_town_if_no_data(args: argparse.Namespace) -> None:
