@@ -13,7 +13,7 @@ from utils import arguments, distributed
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import Compute, resolve_compute
-from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images
+from utils.evaluation import EvaluationSet, check_retrieval, evaluate_and_write, labelled_images
 from utils.localize import format_localisations, localize, photo_paths, to_json
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.parsers import eval_parser
@@ -40,8 +40,9 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
         start = distributed.from_first(lambda: set_up(args, compute, screening, command, held))
         folder, checkpoint, sets, labelled = start
         model = compute.place(checkpoint.build())
-        store = distributed.from_first(lambda: arguments.evaluation_store(args))
         retrieval = arguments.retrieval_settings(args)
+        distributed.from_first(lambda: check_retrieval(model, sets, retrieval))  # before a folder is made
+        store = distributed.from_first(lambda: arguments.evaluation_store(args))
         evaluation = evaluate_and_write(
             model, args.resume, sets, labelled, options, folder, args.save_descriptors, retrieval, store
         )

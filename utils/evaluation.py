@@ -101,7 +101,7 @@ def evaluate_places(
     ----------
     store : folder in which descriptors and indexes are kept; None keeps them in memory.
     """
-    from_first(lambda: _check_retrieval(model, sets, retrieval))
+    from_first(lambda: check_retrieval(model, sets, retrieval))
     digest = None if store is None else weights_digest(model)
 
     def embed(images: ImageSet, scale: float, description: str) -> np.ndarray:
@@ -149,7 +149,8 @@ def evaluate_places(
     return results
 
 
-def _check_retrieval(model: SegVPR, sets: Sequence[EvaluationSet], retrieval: RetrievalSettings) -> None:
+def check_retrieval(model: SegVPR, sets: Sequence[EvaluationSet], retrieval: RetrievalSettings) -> None:
+    """ValueError where a gallery cannot be searched in this way."""
     for s in sets:
         check_settings(retrieval, model.descriptor_dim, s.gallery.folder, len(s.gallery))
 
