@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +14,13 @@ from utils import arguments, distributed
 from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
 from utils.command import run_command
 from utils.compute import Compute, resolve_compute
-from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images
+from utils.evaluation import EvaluationSet, check_retrieval, evaluate_and_write, labelled_images
 from utils.launch import launched
 from utils.localize import format_localisations, localize, photo_paths, to_json, usable_gallery, usable_photos
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.options.parsers import eval_parser
 from utils.report import write_report
+from utils.runs import check_exp_name
 from utils.screening import Screening, log_positions
 
 
@@ -32,15 +34,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
+    check_exp_name(args.exp_name)
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     options = arguments.embedding_options(args, compute)
     screening = Screening(args.on_bad_image)
-    with distributed.started(compute.device):
-        start = distributed.from_first(lambda: set_up(args, compute, screening, command))
+    with distributed.started(compute.device), ExitStack() as held:
+        start = distributed.from_first(lambda: set_up(args, compute, screening, command, held))
         folder, checkpoint, sets, labelled, head_trained = start
         model = compute.place(checkpoint.build())
-        store = distributed.from_first(lambda: arguments.evaluation_store(args))
         retrieval = arguments.retrieval_settings(args)
+        distributed.from_first(lambda: check_retrieval(model, sets, retrieval))  # before a folder is made
+        store = distributed.from_first(lambda: arguments.evaluation_store(args))
         evaluation = evaluate_and_write(
             model, args.resume, sets, labelled, options, folder, args.save_descriptors, retrieval, store
         )
@@ -66,10 +70,12 @@ class Start(NamedTuple):
     head_trained: bool
 
 
-def set_up(args: argparse.Namespace, compute: Compute, screening: Screening, command: list[str]) -> Start:
-    """Checkpoint, output folder and data; errors name the flag or the file."""
+def set_up(
+    args: argparse.Namespace, compute: Compute, screening: Screening, command: list[str], held: ExitStack
+) -> Start:
+    """Checkpoint, output folder and data; errors name the flag or the file. A new folder is removed if `held` ends too early."""
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
-    folder = arguments.output_folder(args)
+    folder = held.enter_context(arguments.output_folder(args))
     start_logging(folder / "log.txt")
     log_environment(command)
     LOGGER.info("results go to %s; machine: %s; seed: %d", folder, compute, args.seed)
@@ -84,6 +90,7 @@ def set_up(args: argparse.Namespace, compute: Compute, screening: Screening, com
 
 def localize_photos(args: argparse.Namespace) -> None:
     """Look up photos in a gallery and print what was found."""
+    check_exp_name(args.exp_name)
     if not (args.localize and args.gallery):
         raise ValueError("--localize PHOTO and --gallery DIR go together")
     if launched()[1] > 1:

@@ -29,9 +29,10 @@ def segvpr(
     num_classes: int | None = None,
     scale_indexes: list[int] | None = None,
 ) -> torch.nn.Module:
-    """SegVPR on the CPU, in eval mode: `embed(images)` gives descriptors, `attend` attention, `segment` class logits.
+    """SegVPR on the CPU, in eval mode: `describe(images)` gives the descriptors of RGB uint8 images (B, 3, H, W).
 
-    Images are float32 (B, 3, H, W) in network input space, both sides at least 97 px: see `network_input`.
+    `embed` (descriptors), `attend` (attention) and `segment` (class logits) take what `prepare(images)` makes of such
+    images: the network's own input space. Both sides are at least 97 px.
 
     Parameters
     ----------
@@ -61,9 +62,25 @@ def segvpr(
     return dataclasses.replace(checkpoint, config={**checkpoint.config, **given}).build()
 
 
-def network_input(images: torch.Tensor, space: str = "released") -> torch.Tensor:
-    """RGB uint8 (B, 3, H, W) -> what a network reads whose `input_space` is `space`, float32."""
-    return _load("datasets.transforms").to_network_input(images, space=space)
+def network_input(images: torch.Tensor, space: str | torch.nn.Module | None = None) -> torch.Tensor:
+    """RGB uint8 (B, 3, H, W) -> what a network reads, float32; `model.prepare(images)` is the same for a model at hand.
+
+    Parameters
+    ----------
+    space : a network that `segvpr` gave, or the name of its `input_space`.
+
+    Raises
+    ------
+    ValueError : no space, one that is not offered, or images of another type or shape.
+    """
+    if space is None:
+        raise ValueError(
+            "network_input: networks differ in what they read; give the network, network_input(images, model), or call "
+            "model.prepare(images)"
+        )
+    inputs = _load("models.input")
+    inputs.check_images(images)
+    return inputs.to_network_input(images, space=getattr(space, "input_space", space))
 
 
 def _load(name: str) -> types.ModuleType:

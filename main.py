@@ -1,7 +1,6 @@
 """Train SegVPR, then evaluate the best checkpoint. `python3 main.py --help` lists the flags."""
 
 import argparse
-import copy
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,23 +11,30 @@ import torch
 
 from models import SegVPR, build_model
 from utils import arguments, distributed
-from utils.checkpoints import Checkpoint, describe_config, load_checkpoint
+from utils.checkpoints import Checkpoint, describe_config, load_checkpoint, save_checkpoint
 from utils.command import run_command
 from utils.compute import Compute, check_sync_bn, resolve_compute
+from utils.estimate import log_estimate
 from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images, score
 from utils.logs import LOGGER, log_environment, start_logging
 from utils.optimizers import build_optimizers
 from utils.options.parsers import main_parser
 from utils.report import write_report
 from utils.runs import (
-    bring_best,
+    START,
+    bring_along,
+    check_exp_name,
     check_format,
     check_record,
     find_checkpoint,
+    has_results,
     load_newest,
     locked,
+    new_run_folder,
+    nothing_found,
+    own_folder,
     replace_damaged,
-    training_folder,
+    weights_of_run,
 )
 from utils.screening import Screening
 from utils.seeding import seed_torch
@@ -54,6 +60,8 @@ class Start(NamedTuple):
     labelled : images on which mIoU is measured.
     model : on the CPU, with the weights that training starts from.
     training : state of the run that goes on, empty where a checkpoint gave its weights alone, None for a new run.
+    notice : what is said again at the end.
+    finished : whether nothing is left to do; all has then been said.
     """
 
     folder: Path
@@ -63,10 +71,13 @@ class Start(NamedTuple):
     record: dict
     model: SegVPR
     training: dict | None
+    notice: str
+    finished: bool
 
 
 def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
+    check_exp_name(args.exp_name)
     settings = arguments.training_settings(args)
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     options = arguments.embedding_options(args, compute)
@@ -77,11 +88,12 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             check_sync_bn(compute.device)
         start_logging()
         start = distributed.from_first(lambda: set_up(args, settings, compute, screening, command, held))
-        folder, data, sets, labelled, record, model, training = start
+        folder, data, sets, labelled, record, model, training, notice, finished = start
+        if finished:
+            return
         if args.sync_bn:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         model = compute.place(model)
-        before = None if training or args.no_report else copy.deepcopy(model).cpu()
         optimizers = build_optimizers(
             model, settings.batch_size, settings.optimizer, scale_losses=compute.precision == "fp16"
         )
@@ -99,18 +111,21 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         if training:
             training_run.load_state_dict(training)
             LOGGER.info("%d epochs are done", training_run.state.epoch)
+        log_estimate(model, data, settings, sets, labelled, options, training_run.state.epoch)
         best = training_run.run()
         LOGGER.info("evaluating %s", best)
         distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
         evaluation = evaluate_and_write(model, best, sets, labelled, options, folder)
         if evaluation and not args.no_report:
-            before = compute.place(before) if before else None
+            before = compute.place(load_checkpoint(folder / START).build()) if (folder / START).is_file() else None
             head_trained = args.sem_loss_weight != 0
             report = write_report(
                 folder, model, *evaluation, options, training_run.state.history, before, args.seed, head_trained
             )
             LOGGER.info("report: %s", report)
         screening.log_summary()
+        if notice:
+            LOGGER.info(notice)
 
 
 def set_up(
@@ -124,9 +139,12 @@ def set_up(
     """Run folder, data and network of a run; errors name the flag or the file. The folder stays locked until `held` ends."""
     found = find_checkpoint(args.resume, args.exp_name)
     resumed = load_newest(found) if found else None
-    folder = training_folder(args.exp_name, found)
+    notice = nothing_found(args.exp_name) if args.resume == "auto" and not found else ""
+    folder = own_folder(args.exp_name, found) or held.enter_context(new_run_folder(args.exp_name))
     held.enter_context(locked(folder))
     start_logging(folder / "log.txt")
+    if notice:
+        LOGGER.info(notice)
     log_environment(command)
     LOGGER.info("run folder: %s; machine: %s; seed: %d", folder, compute, args.seed)
     if distributed.world_size() > 1:
@@ -144,12 +162,33 @@ def set_up(
         saved = resumed.training["record"]
         check_record({**saved, "arguments": arguments.recorded_arguments(saved)}, record)
         training = resumed.training
-        bring_best(found, folder)
+        bring_along(found, folder)
         replace_damaged(resumed.path, folder)
         LOGGER.info("resuming %s", resumed.path)
     elif resumed:
         LOGGER.info("starting at epoch 0 from the weights of %s", found)
-    return Start(folder, data, sets, labelled, record, model, training)
+    if not training and not args.no_report:
+        save_checkpoint(folder / START, model, {})
+    finished = bool(training) and is_finished(training["run"], settings, folder, not args.no_report)
+    return Start(folder, data, sets, labelled, record, model, training, notice, finished)
+
+
+def is_finished(run: dict, settings: TrainingSettings, folder: Path, reported: bool) -> bool:
+    """Whether a run has reached its end and its results; then says so, and what can be done with it."""
+    epochs, without_gain = run.get("epoch", 0), run.get("epochs_without_gain", 0)
+    out_of_patience = without_gain > settings.patience
+    if not (epochs >= settings.n_epochs or out_of_patience) or not has_results(folder, reported):
+        return False
+    if out_of_patience:
+        why, further = f"{without_gain} epochs in a row without a better validation recall@1", "a larger --patience"
+    else:
+        why, further = f"--n_epochs {settings.n_epochs}", "a larger --n_epochs"
+    LOGGER.info(
+        "this run is finished: %d epochs are done (%s), and its results are in %s, which stay as they are. To train on, give %s; "
+        "to evaluate again: python3 eval.py --resume %s",
+        *(epochs, why, folder, further, weights_of_run(folder)),
+    )
+    return True
 
 
 def fingerprints(data: TrainingData, sets: list[EvaluationSet]) -> dict[str, str]:

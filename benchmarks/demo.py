@@ -24,7 +24,7 @@ from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import EvaluationSet, evaluate_places
 from utils.report_showcase import showcase
-from utils.runs import weights_of_run
+from utils.runs import newest, weights_of_run
 from utils.tables import align
 
 SIZE = (224, 128)
@@ -67,8 +67,8 @@ def run(script, flags: dict[str, str]) -> None:
         sys.exit(status)
 
 
-def newest(exp_name: str) -> Path:
-    return max(Path("runs", exp_name).iterdir())
+def newest_run(exp_name: str) -> Path:
+    return newest(Path("runs", exp_name).iterdir())
 
 
 def recalls(folder: Path) -> dict[str, float]:
@@ -99,7 +99,7 @@ def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> di
     """Train (or not) with one seed; recall@1 in percent on every set, the fresh pass of the training town first."""
     data = {"dataset_root": f"{town}/idda", **roots_of(town), "DA_datasets": f"{town}/robotcar_all"}
     run(training_script, {**data, **SMALL, **changes, "seed": str(seed), "exp_name": exp_name})
-    trained = newest(exp_name)
+    trained = newest_run(exp_name)
     return on_all_sets(weights_of_run(trained), town, trained, recalls(trained))
 
 
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         "\nshipped: trained for longer, on other towns and there in every weather; it sees this town for the first time"
     )
     for what, weights, folder in (
-        ("trained here", weights_of_run(newest("demo")), newest("demo")),
+        ("trained here", weights_of_run(newest_run("demo")), newest_run("demo")),
         ("shipped", SHIPPED, newest("demo_shipped")),
     ):
         print(f"\n{what}: open {folder / 'report.html'} to see what it finds, and where it looks")

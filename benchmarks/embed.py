@@ -65,7 +65,7 @@ def build_rate(
     torch.manual_seed(0)
     compute = resolve_compute(device, precision, compiled)
     embedder = compute.embedder(compute.place(build_model(arch)))
-    images = compute.images(torch.randint(0, 256, (batch, 3, size[1], size[0]), dtype=torch.uint8))
+    images = embedder.prepare(torch.randint(0, 256, (batch, 3, size[1], size[0]), dtype=torch.uint8))
 
     @torch.inference_mode()
     def call() -> None:

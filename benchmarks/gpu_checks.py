@@ -49,7 +49,7 @@ def fp16_step(device: str) -> dict:
     model = seeded_model(compute.place)
     optimizers = build_optimizers(model, scale_losses=True)
     before = model.encoder.conv1.weight.detach().clone()
-    batch = on_device(compute)
+    batch = on_device(model)
     for _ in range(20):  # the scale is halved at every overflow
         losses = train_step(model, optimizers, *batch, num_queries=2, compute=compute)
         made = optimizers.schedules[0].last_epoch
@@ -77,7 +77,7 @@ def compiled_losses(device: str) -> dict:
     for way, compiled in (("eager", False), ("compiled", True)):
         compute = resolve_compute(device, "fp32", compiled, deterministic=True)
         model = seeded_model(compute.place)
-        optimizers, batch = build_optimizers(model), on_device(compute)
+        optimizers, batch = build_optimizers(model), on_device(model)
         steps = [train_step(model, optimizers, *batch, num_queries=2, compute=compute) for _ in range(STEPS)]
         losses[way] = [{name: float(loss) for name, loss in step.items()} for step in steps]
     pairs = [
@@ -95,9 +95,10 @@ def seeded_model(place: Callable) -> torch.nn.Module:
     return place(build_model("resnet18")).train()
 
 
-def on_device(compute) -> tuple[Tensor, ...]:
+def on_device(model: torch.nn.Module) -> tuple[Tensor, ...]:
     images, labels, target = random_batch(SIZE, SIZE, 2)
-    return compute.images(images), labels.to(compute.device), compute.images(target)
+    images, target = model.prepare(images), model.prepare(target)
+    return images, labels.to(images.device), target
 
 
 def require(condition: bool, otherwise: str) -> None:

@@ -27,15 +27,14 @@ from datasets.loading import ImageBatches
 from datasets.naming import RAW_TO_CLASS
 from datasets.places import ImageSet
 from datasets.transforms import (
-    CHANNEL_MEANS,
     crop_and_flip,
     read_image,
     resize_image,
     scale_image,
     stack_images,
-    to_network_input,
 )
 from datasets.triplets import StepBatch, StepPlan, TrainingBatches
+from models.input import CHANNEL_MEANS, to_network_input
 from utils.embedding import iterate_batches
 
 LARGE, SMALL, TARGET = (1920, 1080), (1280, 960), (768, 432)

@@ -14,7 +14,7 @@ import torch
 from utils.arguments import plain_values
 from utils.logs import LOGGER, progress_bar
 from utils.options.parsers import main_parser
-from utils.runs import BEST, LAST, PREVIOUS, load_newest
+from utils.runs import BEST, LAST, PREVIOUS, load_newest, newest
 from utils.summarize import NOT_CONFIGURATION, RESULTS
 
 SCRIPT = Path(__file__).parent.parent / "main.py"
@@ -53,7 +53,7 @@ class Job:
 def newest_run(job: Job) -> Path | None:
     """Folder of the newest run that has a checkpoint, None where there is none."""
     names = (LAST, PREVIOUS, BEST)
-    return max((path.parent for name in names for path in job.folder.glob(f"*/{name}")), default=None)
+    return newest(path.parent for name in names for path in job.folder.glob(f"*/{name}"))
 
 
 def state(job: Job) -> str:

@@ -16,7 +16,7 @@ from models import SegVPR
 
 
 class PlainStep:
-    """A training step on fixed tensors; see `utils.training.train_step` for the shapes."""
+    """A training step on fixed tensors; see `utils.training_step.train_step` for the shapes."""
 
     def __init__(self, model: SegVPR, batch_size: int = 2, lr: float = 2.5e-4, d_lr: float = 1e-4) -> None:
         self.model, self.steps, self.max_steps = model.train(), 0, 250_000 / batch_size

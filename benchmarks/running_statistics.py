@@ -19,7 +19,7 @@ from datasets.places import load_image_set
 from datasets.transforms import read_image
 from models import SegVPR
 from utils.checkpoints import load_checkpoint
-from utils.compute import Compute, resolve_compute
+from utils.compute import resolve_compute
 from utils.embedding import EmbeddingOptions
 from utils.evaluation import evaluate_places
 from utils.seeding import generator
@@ -34,7 +34,7 @@ def batch_norms(model: nn.Module) -> dict[str, nn.BatchNorm2d]:
 
 
 @torch.no_grad()
-def collected_anew(model: SegVPR, town: Path, compute: Compute) -> SegVPR:
+def collected_anew(model: SegVPR, town: Path) -> SegVPR:
     """A copy whose running statistics are means over batches of the training images, drawn with a fixed seed."""
     twin = copy.deepcopy(model).train()
     for norm in batch_norms(twin).values():
@@ -47,7 +47,7 @@ def collected_anew(model: SegVPR, town: Path, compute: Compute) -> SegVPR:
     for _ in range(BATCHES):
         for paths in (source, target):
             images = torch.stack([read_image(paths[i]) for i in rng.integers(0, len(paths), BATCH)])
-            twin.segment(compute.images(images, twin.input_space))
+            twin.segment(twin.prepare(images))
     return twin.eval()
 
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     compute = resolve_compute(args.device)
     options = EmbeddingOptions(num_workers=args.num_workers, compute=compute)
     stored = compute.place(load_checkpoint(args.resume).build()).eval()
-    anew = collected_anew(stored, args.town, compute)
+    anew = collected_anew(stored, args.town)
     ways = {"as stored": stored, "anew": anew, "first anew": with_first_of(stored, anew)}
     sets = town_sets(args.town)
     recalls = {

@@ -56,7 +56,7 @@ def build_ours(
     compute = resolve_compute(device, precision, compiled)
     model = compute.place(build_model(arch)).train()
     images, labels, target = random_batch(*batch_of)
-    images, target, labels = compute.images(images), compute.images(target), labels.to(compute.device)
+    images, target, labels = model.prepare(images), model.prepare(target), labels.to(compute.device)
     optimizers = build_optimizers(model, batch_of[2], scale_losses=precision == "fp16")
     settings = LossSettings(da_method=method)
 

@@ -1,11 +1,10 @@
-"""The input pipeline: 8-bit images on disk -> tensors in network input space (protocol, section 3)."""
+"""The input pipeline: 8-bit images on disk -> 8-bit tensors (protocol, section 3); the network does the rest."""
 
 import io
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 
 import numpy as np
 import torch
@@ -18,9 +17,6 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from datasets.naming import RAW_IDS, RAW_TO_CLASS
 from datasets.sizes import CROP
 
-# Subtracted from B, G and R in this order, on a scale of 0..255: odd, but released checkpoints need exactly this.
-CHANNEL_MEANS = (0.485, 0.456, 0.406)
-IMAGENET_MEANS, IMAGENET_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ORIENTATION = 0x0112
 """The EXIF tag that says how an image is to be turned; 1 where it stands upright."""
 
@@ -243,30 +239,6 @@ def scale_label(label: Tensor, scale: float) -> Tensor:
 def stack_images(images: Sequence[Tensor]) -> Tensor:
     """Images (3, H, W) of one size -> (B, 3, H, W), channels last in memory; in a loader worker, memory that it shares."""
     return default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
-
-
-def to_network_input(images: Tensor, dtype: torch.dtype = torch.float32, space: str = "released") -> Tensor:
-    """RGB uint8 (..., 3, H, W), 0..255 -> network input space.
-
-    Parameters
-    ----------
-    space : `released`: BGR order, minus `CHANNEL_MEANS`, no other scaling. `imagenet`: RGB, scaled to 0..1, minus ImageNet's
-        mean, divided by its standard deviation (torchvision's IMAGENET1K_V1 transforms), as pretrained encoders expect.
-    """
-    if space == "released":
-        return (
-            images.flip(-3).to(dtype).sub_(_per_channel(CHANNEL_MEANS, dtype, images.device))
-        )  # in place: large tensors
-    means, deviations = (tuple(255 * x for x in values) for values in (IMAGENET_MEANS, IMAGENET_DEVIATIONS))
-    images = images.to(dtype).sub_(_per_channel(means, dtype, images.device))
-    return images.div_(_per_channel(deviations, dtype, images.device))
-
-
-@cache
-def _per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(3, 1, 1), made once: to bring it to a GPU waits for the GPU."""
-    with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1)
 
 
 def crop_and_flip(rng: np.random.Generator, height: int, width: int) -> tuple[slice, slice, bool]:

@@ -64,6 +64,8 @@ class Encoder(nn.Module):
         -------
         Stage number -> (B, `channels[stage]`, ceil(H / 2**(stage + 1)), ceil(W / 2**(stage + 1))).
         """
+        if not images.is_floating_point():
+            raise ValueError("images: 8-bit ones go through describe() or prepare(), which know the input space")
         if min(images.shape[-2:]) < MIN_SIDE:
             height, width = images.shape[-2:]
             raise ValueError(f"images of {width}x{height} px are too small: both sides must be at least {MIN_SIDE} px")

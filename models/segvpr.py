@@ -3,20 +3,21 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from models.attention import MultiScaleAttention, UniformAttention
 from models.domain import Discriminator
 from models.encoder import STAGES, Encoder, fold_batch_norm, load_pretrained
 from models.heads import build_head
+from models.input import check_images, check_space, to_network_input
 from models.pooling import MultiScalePooling, widen
 from models.resize import resize_to
 
 ATTENTION_STAGE, HEAD_STAGE = 3, 4
 ATTENTIONS = ("released", "after_norm", "none")
-INPUTS = ("released", "imagenet")
 OPTIONS = {"attention": "released", "guidance": True, "input": "released"}
 """Parts of a configuration that are ours, with the values that make the released network."""
 
@@ -40,8 +41,8 @@ class SegVPROutput(NamedTuple):
 class SegVPR(nn.Module):
     """Place recognition by semantics-guided attention. Build it with `build_model`.
 
-    Images are (B, 3, H, W) in the network input space that `input_space` names (`datasets.transforms.to_network_input`),
-    sides at least 97 px.
+    `describe` takes 8-bit images and does all. The other methods take network input: float (B, 3, H, W), sides at least
+    97 px, as `prepare` makes it from 8-bit images in the network's own `input_space`.
     """
 
     def __init__(
@@ -69,8 +70,7 @@ class SegVPR(nn.Module):
         }
         if attention not in ATTENTIONS:
             raise ValueError(f"attention: {attention!r} is not one of {', '.join(ATTENTIONS)}")
-        if input_space not in INPUTS:
-            raise ValueError(f"input: {input_space!r} is not one of {', '.join(INPUTS)}")
+        check_space(input_space)
         self.placement, self.guidance, self.input_space = attention, guidance, input_space
         self.scale_indexes = check_scale_indexes(scale_indexes)
         self.encoder = Encoder(arch, train_enc_from)
@@ -85,6 +85,31 @@ class SegVPR(nn.Module):
     @property
     def _last_embedded(self) -> int:
         return max(ATTENTION_STAGE, *self.scale_indexes)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """RGB uint8 (B, 3, H, W) on any device -> network input in `input_space`, on the model's device in its number type.
+
+        ValueError for images of another type or shape.
+        """
+        check_images(images)
+        weight = self.encoder.conv1.weight
+        images = images.to(weight.device, non_blocking=True)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        images = to_network_input(images, wide, self.input_space).to(weight.dtype)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def describe(self, images: Tensor) -> Tensor:
+        """Descriptors (B, `descriptor_dim`) of RGB uint8 images (B, 3, H, W) on any device, sides at least 97 px.
+
+        In eval mode, whatever mode the model is in. Descriptors are compared by Euclidean distance. ValueError for images
+        of another type or shape, or too small.
+        """
+        was_training = self.training
+        try:
+            return self.eval().embed(self.prepare(images))
+        finally:
+            self.train(was_training)
 
     def embed(self, images: Tensor) -> Tensor:
         """Descriptors (B, `descriptor_dim`); runs neither the head nor stages that nothing needs."""
@@ -124,6 +149,23 @@ class SegVPR(nn.Module):
             {"name": name, "lr": 10 * lr if name in head else lr, "params": [p for p in found if p.requires_grad]}
             for name, found in parts.items()
         ]
+
+    def embedding_config(self) -> dict[str, Any]:
+        """The part of the configuration that `embed` depends on."""
+        return {name: self.config[name] for name in ("arch", "scale_indexes", "attention", "input")}
+
+    def embedding_state(self) -> dict[str, Tensor]:
+        """The part of the `state_dict` that `embed` depends on in eval mode: no head, no discriminator, no unused stage."""
+        unused = [
+            "head.",
+            "discriminator.",
+            *(f"encoder.layer{stage}." for stage in STAGES if stage > self._last_embedded),
+        ]
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(tuple(unused)) and not name.endswith(".num_batches_tracked")
+        }
 
     def for_embedding(self) -> "SegVPR":
         """A copy in eval mode for `embed` and `attend` alone: BN folded into the convolutions, no head, no discriminator."""
@@ -191,7 +233,7 @@ def build_model(
     train_enc_from : `"all"`, or the first encoder stage (1..4) that is trained.
     attention : where the map acts: before the norm (`released`), `after_norm`, or `none`.
     guidance : whether the map multiplies the source logits.
-    input : the input space the network expects, `released` or `imagenet` (`datasets.transforms.to_network_input`).
+    input : the input space the network expects, `released` or `imagenet` (`models.input.to_network_input`).
 
     Raises
     ------

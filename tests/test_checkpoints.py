@@ -50,6 +50,39 @@ def test_ours_round_trips_with_its_configuration(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["ours.pth"]
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: f"_orig_mod.module.{name}",
+        lambda name: name.replace(".", "._orig_mod.", 1),  # parts compiled one by one
+    ],
+)
+def test_names_of_a_wrapped_network_are_read(tmp_path, wrapped):
+    save_checkpoint(tmp_path / "ours.pth", build_model("resnet18", num_classes=3), {"epoch": 3})
+    content = torch.load(tmp_path / "ours.pth")
+    expected = content["model"]
+    torch.save(content | {"model": {wrapped(key): value for key, value in expected.items()}}, tmp_path / "wrapped.pth")
+    checkpoint = load_checkpoint(tmp_path / "wrapped.pth")
+    assert checkpoint.state_dict.keys() == expected.keys() and checkpoint.training == {"epoch": 3}
+    rebuilt = checkpoint.build().state_dict()
+    assert all(torch.equal(value, rebuilt[key]) for key, value in expected.items())
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+def test_names_of_a_wrapped_released_network_are_read(prefix):
+    assert from_released({f"{prefix}vpr_pooling.p": 3}) == {"pooling.p": 3}
+
+
+def test_an_entry_that_stands_twice_is_named(tmp_path):
+    model = {"module.pooling.p": torch.ones(1), "pooling.p": torch.ones(1)}
+    torch.save({**GOOD, "model": model, "training": {}}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"odd\.pth: not a SegVPR checkpoint \(it holds 'pooling\.p' twice"):
+        load_checkpoint(tmp_path / "odd.pth")
+
+
 def test_another_architecture_is_named(tmp_path):
     save_checkpoint(tmp_path / "ours.pth", build_model("resnet18"), {})
     with pytest.raises(ValueError, match=r"ours\.pth: does not fit resnet18 with deeplab and 5 classes"):

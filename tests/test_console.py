@@ -1,7 +1,6 @@
 """What the console says of epochs and sets: short lines, one table."""
 
 import numpy as np
-from utils.parsers import eval_parser
 
 from datasets.naming import KINDS
 from datasets.places import ImageSet
@@ -10,6 +9,7 @@ from utils import arguments
 from utils.arguments import format_sets
 from utils.evaluation import EvaluationSet
 from utils.history import epoch_line
+from utils.options.parsers import eval_parser
 from utils.screening import Screening
 
 

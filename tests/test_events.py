@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from datasets.naming import class_colours
-from datasets.transforms import read_image, scale_image, to_network_input
+from datasets.transforms import read_image, scale_image
 from models import build_model
 from tests.tiny import place_picture
 from utils import events
@@ -104,7 +104,7 @@ def test_pictures_show_photo_attention_and_classes(tmp_path):
         image = scale_image(read_image(path), 0.5)
         np.testing.assert_array_equal(photo, image.permute(1, 2, 0).numpy())
         with torch.inference_mode():
-            batch = to_network_input(image[None])
+            batch = model.prepare(image[None])
             predicted = model.segment(batch)[0].argmax(0).numpy()
             attention = model.attend(batch)[0, 0].numpy()
         np.testing.assert_array_equal(classes, class_colours(17)[predicted])

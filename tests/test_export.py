@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.transforms import to_network_input
 from models import build_model
+from models.input import to_network_input
 from utils import export
 from utils.checkpoints import load_checkpoint, save_checkpoint
 

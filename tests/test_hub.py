@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.transforms import to_network_input
 from models import build_model
 from tests.released_files import write_released
 from utils.checkpoints import load_checkpoint, save_checkpoint
@@ -29,9 +28,10 @@ assert not {name for name in sys.modules if name.startswith(("models.", "utils."
 assert sys.argv[1] not in sys.path and not model.training
 
 raw = torch.randint(0, 256, (2, 3, 112, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-images = torch.hub.load(sys.argv[1], "network_input", raw, source="local")
+images = torch.hub.load(sys.argv[1], "network_input", raw, model, source="local")
 with torch.inference_mode():
     embedded = model.embed(images)
+    torch.testing.assert_close(model.describe(raw), embedded)
     assert model.segment(images).shape == (2, 17, 112, 128) and model.attend(images).shape[:2] == (2, 1)
     assert torch.equal(copy.deepcopy(model).embed(images), embedded)
     assert torch.equal(pickle.loads(pickle.dumps(model)).embed(images), embedded)
@@ -67,7 +67,7 @@ def test_a_program_with_modules_of_the_same_names(checkpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     raw = torch.randint(0, 256, (2, 3, 112, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = load_checkpoint(checkpoint).build().embed(to_network_input(raw))
+        expected = load_checkpoint(checkpoint).build().describe(raw)
     torch.testing.assert_close(torch.load(tmp_path / "out.pt"), expected)
 
 
@@ -110,6 +110,22 @@ def test_random_weights_and_errors(tmp_path):
         load(arch="resnet34")
     with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
         load(weights=tmp_path / "absent.pth")
+
+
+def test_network_input_knows_no_default_space():
+    model = load(arch="resnet18", semnet="pspnet")
+    model.input_space, raw = "imagenet", torch.zeros((1, 3, 100, 100), dtype=torch.uint8)
+
+    def network_input(*space):
+        return torch.hub.load(str(REPOSITORY), "network_input", raw, *space, source="local")
+
+    assert torch.equal(network_input(model), model.prepare(raw))
+    assert torch.equal(network_input("imagenet"), model.prepare(raw))
+    assert network_input("released")[0, :, 0, 0].tolist() == pytest.approx([-0.485, -0.456, -0.406])
+    with pytest.raises(ValueError, match=r"network_input\(images, model\)"):
+        network_input()
+    with pytest.raises(ValueError, match="not one of released, imagenet"):
+        network_input("other")
 
 
 def test_imports_inside_functions_find_ours_long_after(tmp_path, monkeypatch):

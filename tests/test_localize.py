@@ -20,7 +20,7 @@ from datasets.positions import located_image_set, located_images
 from models import build_model
 from tests.tiny import SPACING_M, place_picture, write_pass
 from utils import descriptor_store
-from utils.checkpoints import load_checkpoint, save_checkpoint
+from utils.checkpoints import SHIPPED, load_checkpoint, save_checkpoint
 from utils.compute import Compute
 from utils.descriptor_store import (
     DESCRIPTORS,
@@ -316,6 +316,53 @@ def test_the_digest_is_of_the_weights_not_of_where_they_lie(checkpoint):
     digest = weights_digest(model)
     assert weights_digest(model.to(memory_format=torch.channels_last)) == digest
     assert weights_digest(model.double()) != digest
+
+
+def test_the_network_that_ships_is_embedded_once_whatever_its_random_parts(gallery_folder, tmp_path):
+    """Its file holds no discriminator, so every load draws another."""
+    images, embedded = list_images(gallery_folder), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = load_checkpoint(SHIPPED).build()
+        embedded.append(store_of(model, images, tmp_path / "store"))
+    assert len(list((tmp_path / "store").iterdir())) == 1
+    np.testing.assert_array_equal(*embedded)
+
+
+@pytest.mark.parametrize(
+    "part, counts",
+    [
+        ("head.branches.0.weight", False),
+        ("discriminator.convs.0.weight", False),
+        ("encoder.bn1.num_batches_tracked", False),
+        ("encoder.layer4.1.conv2.weight", False),  # no pooled stage needs it
+        ("encoder.layer3.1.conv2.weight", True),
+        ("encoder.layer1.0.bn1.running_mean", True),
+        ("attention.merge.weight", True),
+        ("pooling.p", True),
+    ],
+)
+def test_the_digest_is_of_what_descriptors_depend_on(part, counts):
+    model = build_model("resnet18", scale_indexes=(2, 3))
+    digest = weights_digest(model)
+    model.state_dict()[part].add_(1)
+    assert (weights_digest(model) != digest) == counts
+
+
+@pytest.mark.parametrize(
+    "other, same",
+    [
+        ({"semnet": "pspnet", "num_classes": 5, "guidance": False}, True),
+        ({"scale_indexes": (4,)}, False),
+        ({"attention": "after_norm"}, False),
+        ({"input": "imagenet"}, False),
+    ],
+)
+def test_another_head_uses_the_same_store_another_descriptor_does_not(other, same):
+    model, twin = build_model("resnet18"), build_model("resnet18", **other)
+    twin.load_state_dict(model.embedding_state(), strict=False)
+    assert (weights_digest(twin) == weights_digest(model)) == same
+    assert (twin.embedding_config() == model.embedding_config()) == same
 
 
 def interrupt_after(model, images: int) -> None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models import build_model
+from models import INPUTS, build_model
+from models.input import to_network_input
 from models.pooling import MultiScalePooling
 from tests.golden_model import pictures
 
@@ -31,6 +32,46 @@ def test_odd_scales_are_refused(scales):
 def test_small_images_are_refused():
     with pytest.raises(ValueError, match="128x96 px are too small"):
         build_model("resnet18").embed(torch.zeros(1, 3, 96, 128))
+
+
+PIXELS = torch.randint(0, 256, (2, 3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("space", INPUTS)
+@torch.no_grad()
+def test_8_bit_images_are_described_in_the_networks_own_input_space(space):
+    torch.manual_seed(0)
+    model = build_model("resnet18", input=space).train()
+    statistics = model.encoder.bn1.running_mean.clone()
+    found = model.describe(PIXELS)
+    assert model.training and model.head.training and torch.equal(model.encoder.bn1.running_mean, statistics)
+    prepared = to_network_input(PIXELS, space=space)
+    assert torch.equal(model.prepare(PIXELS), prepared)
+    torch.testing.assert_close(found, model.eval().embed(prepared))
+    assert model.double().describe(PIXELS).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "images, reason",
+    [
+        (PIXELS.float(), r"not float32 of shape \(2, 3, 100, 120\); give the 8-bit pixels"),
+        (PIXELS[0], r"images\[None\]"),
+        (PIXELS.permute(0, 2, 3, 1), r"images\.permute\(0, 3, 1, 2\)"),
+        (PIXELS[:, :1], r"\(2, 1, 100, 120\)"),
+        (PIXELS.numpy(), "not ndarray"),
+        (PIXELS[..., :90], "too small"),
+    ],
+)
+def test_what_is_no_8_bit_image_is_refused(images, reason):
+    with pytest.raises(ValueError, match=reason):
+        build_model("resnet18").describe(images)
+
+
+def test_8_bit_images_are_no_network_input():
+    with pytest.raises(ValueError, match=r"describe\(\) or prepare\(\)"):
+        build_model("resnet18").embed(PIXELS)
+    with pytest.raises(ValueError, match="input: 'bgr' is not one of released, imagenet"):
+        to_network_input(PIXELS, space="bgr")
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])

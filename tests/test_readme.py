@@ -12,7 +12,6 @@ import torch
 
 import eval as evaluation_script
 import main
-from datasets.transforms import to_network_input
 from tests.test_robotcar import write_traversal
 from tests.tiny import SMALL_RUN
 
@@ -95,7 +94,7 @@ def test_python_blocks_run(trained_run, tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
-        names = {"torch": torch, "images": to_network_input(torch.zeros((2, 3, 112, 128), dtype=torch.uint8))}
+        names = {"torch": torch, "images": torch.zeros((2, 3, 112, 128), dtype=torch.uint8)}
         exec(block.replace("path/of/this/repository", str(ROOT)), names)
         assert names["descriptors"].shape == (2, names["model"].descriptor_dim)
 

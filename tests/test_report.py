@@ -412,7 +412,7 @@ def test_class_attention_by_hand():
 def test_a_look_holds_the_networks_own_map_and_classes(model, results):
     path = results[0].set.queries.paths[0]
     look = look_at(model, path, 1.0, OPTIONS)
-    images = OPTIONS.compute.images(torch.from_numpy(look.photo.copy()).permute(2, 0, 1)[None])
+    images = model.prepare(torch.from_numpy(look.photo.copy()).permute(2, 0, 1)[None])
     with torch.inference_mode():
         expected = model.segment(images).argmax(1)[0].numpy()
     np.testing.assert_array_equal(look.classes, expected)
@@ -427,11 +427,11 @@ def test_the_effect_of_attention_is_measured(model, results, monkeypatch):
     calm = copy.deepcopy(model)
     with torch.no_grad():  # maps of random weights fall to 0 in places, where the eps of the norm shows
         calm.attention.merge.weight *= 0.01
-    effect = attention_effect(calm, look, OPTIONS)
+    effect = attention_effect(calm, look)
     assert 0 <= effect < LEAST_EFFECT and not calm.attention._forward_hooks
     assert "not learnt" in attention_caption(effect) and "not learnt" not in attention_caption(0.2)
     monkeypatch.setattr(calm.pooling, "pool", lambda x, weight: x.mean(dim=(-2, -1)))  # without the norm the map counts
-    assert attention_effect(calm, look, OPTIONS) > LEAST_EFFECT
+    assert attention_effect(calm, look) > LEAST_EFFECT
 
 
 def test_overlay_glows_above_the_mean_and_leaves_the_mean_alone():

@@ -24,7 +24,7 @@ from utils.failures import RunFailed
 from utils.interrupts import Interrupts, StopRequested, stop_if_requested
 from utils.logs import start_logging
 from utils.loss_watch import LossWatch, check_weights
-from utils.runs import check_record, find_checkpoint, load_newest, locked
+from utils.runs import check_record, load_newest, locked
 from utils.training_state import RunState
 
 ROOT = Path(__file__).parent.parent
@@ -447,16 +447,6 @@ def test_data_sets_may_move(tiny_root, trained_run, tmp_path, monkeypatch, capsy
     next((tmp_path / "moved/robotcar/rain").iterdir()).unlink()
     assert main.main(command) == 2
     assert "the files of the target domain differ; the files of the queries of rain differ" in capsys.readouterr().err
-
-
-def test_auto_finds_the_newest_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert find_checkpoint("auto", "x") is None
-    for stamp in ("2026-01-01_00-00-00", "2026-01-02_00-00-00", "2026-01-03_00-00-00"):
-        (tmp_path / "runs/x" / stamp).mkdir(parents=True)
-    for stamp in ("2026-01-01_00-00-00", "2026-01-02_00-00-00"):
-        (tmp_path / "runs/x" / stamp / "last.pth").touch()
-    assert find_checkpoint("auto", "x") == Path("runs/x/2026-01-02_00-00-00/last.pth")
 
 
 def test_the_state_round_trips_through_a_checkpoint_file(tmp_path):

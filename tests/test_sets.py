@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from utils.parsers import eval_parser, main_parser
 
 from datasets import sizes
 from datasets.sizes import smallest_cropped, smallest_scaled
@@ -17,6 +16,7 @@ from tests.tiny import write_idda, write_pass
 from utils import arguments
 from utils.doubts import count_doubts, doubt_lines
 from utils.logs import start_logging
+from utils.options.parsers import eval_parser, main_parser
 from utils.screening import Screening
 
 

@@ -9,8 +9,8 @@ import torchvision
 
 import eval as evaluation_script
 import main
-from datasets.transforms import to_network_input
 from models import build_model
+from models.input import to_network_input
 from tests.golden_model import pictures
 from tests.gradients import backward_losses
 from tests.tiny import SMALL_RUN, data_flags

@@ -19,8 +19,8 @@ from datasets.transforms import (
     resize_image,
     scale_image,
     scale_label,
-    to_network_input,
 )
+from models.input import to_network_input
 from tests.formula import picture, stream
 from tests.golden_model import golden
 

@@ -2,10 +2,12 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.command_line import read_flags
 from datasets.naming import CLASS_NAMES, KINDS, Kind, count_suffixes, detect_kind, label_path, list_folder
 from datasets.pairs import camera_text, kind_text, shared_files, shared_text, without_positive, without_positive_text
 from datasets.places import ImageSet
@@ -19,7 +21,7 @@ from utils.evaluation import TOP_K, EvaluationSet, file_name
 from utils.index_settings import FLAT, RetrievalSettings
 from utils.logs import LOGGER
 from utils.options.parsers import main_parser
-from utils.runs import new_run_folder
+from utils.runs import fresh_folder, new_run_folder
 from utils.screening import Screening
 from utils.tables import align, printable
 from utils.training_data import TrainingData, prepare_training
@@ -28,18 +30,21 @@ from utils.training_settings import LossSettings, OptimizerSettings, TrainingSet
 TOWN = Path("data/town")
 
 
-def output_folder(args: argparse.Namespace) -> Path:
-    """Where eval.py writes: `--output_dir`, or a new run folder."""
-    if args.output_dir is None:
-        return new_run_folder(args.exp_name)
-    try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        (args.output_dir / "log.txt").open("a").close()
-    except OSError as error:
-        raise OSError(
-            f"--output_dir {args.output_dir}: cannot make it, or write there ({error.strerror}); name another folder"
-        ) from error
-    return args.output_dir
+@contextmanager
+def output_folder(args: argparse.Namespace) -> Iterator[Path]:
+    """Where eval.py writes: `--output_dir`, or a new run folder; not left behind where what is within fails too early."""
+    with ExitStack() as held:
+        if args.output_dir is None:
+            yield held.enter_context(new_run_folder(args.exp_name))
+            return
+        try:
+            held.enter_context(fresh_folder(args.output_dir, exist_ok=True))
+            (args.output_dir / "log.txt").open("a").close()
+        except OSError as error:
+            raise OSError(
+                f"--output_dir {args.output_dir}: cannot make it, or write there ({error.strerror}); name another folder"
+            ) from error
+        yield args.output_dir
 
 
 def use_town_if_no_data(args: argparse.Namespace) -> None:

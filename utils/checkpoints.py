@@ -22,6 +22,8 @@ FORMAT = "segvpr-2"
 READABLE = (FORMAT, "segvpr-1")
 """Weights are written alike in all of them. Runs of older ones drew other triplets, so they cannot go on."""
 TRAINING_ONLY = "discriminator."
+WRAPPERS = {"module", "_orig_mod"}
+"""What DataParallel (or DistributedDataParallel) and torch.compile add to the names of the parameters that they wrap."""
 REMEDY = "give a .pth file that main.py wrote, or a released one"
 
 # Released prefix -> ours. The first match counts, so a longer prefix stands before a shorter one.
@@ -43,13 +45,23 @@ PREFIXES = (
 )
 
 
+def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameter names less `WRAPPERS`, wherever they stand; ValueError where two entries become one."""
+    bare: dict[str, Any] = {}
+    for key, value in state_dict.items():
+        name = ".".join(part for part in key.split(".") if part not in WRAPPERS)
+        if name in bare:
+            raise ValueError(f"it holds {name!r} twice, once as {key!r}")
+        bare[name] = value
+    return bare
+
+
 def _rename(state_dict: Mapping[str, Any], table: list[tuple[str, str]], origin: str) -> dict[str, Any]:
     renamed = {}
     for key, value in state_dict.items():
-        bare = key.removeprefix("module.")
         for old, new in table:
-            if bare.startswith(old):
-                renamed[new + bare.removeprefix(old)] = value
+            if key.startswith(old):
+                renamed[new + key.removeprefix(old)] = value
                 break
         else:
             raise ValueError(f"state_dict entry {key!r} is not one of a {origin} SegVPR checkpoint")
@@ -57,8 +69,8 @@ def _rename(state_dict: Mapping[str, Any], table: list[tuple[str, str]], origin:
 
 
 def from_released(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Released parameter names -> ours; a `module.` prefix is dropped, values are passed on untouched."""
-    return _rename(state_dict, list(PREFIXES), "released")
+    """Released parameter names -> ours; `WRAPPERS` are dropped, values are passed on untouched."""
+    return _rename(without_wrappers(state_dict), list(PREFIXES), "released")
 
 
 def to_released(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,7 +285,10 @@ def _read_ours(path: Path, content: dict) -> Checkpoint:
         raise ValueError(
             f"{path}: not a SegVPR checkpoint (its configuration, weights or run state are not as they should be); {REMEDY}"
         )
-    return Checkpoint(path, False, dict(config), state, training, content["format"])
+    try:
+        return Checkpoint(path, False, dict(config), without_wrappers(state), training, content["format"])
+    except ValueError as error:
+        raise ValueError(f"{path}: not a SegVPR checkpoint ({error}); {REMEDY}") from error
 
 
 def _is_config(config: Any) -> bool:

@@ -9,9 +9,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from datasets.transforms import to_network_input
 from models.segvpr import SegVPR
 from utils.distributed import world_size
 from utils.launch import local_rank
@@ -63,11 +62,6 @@ class Compute:
         for part in (embedder.encoder, embedder.attention):
             part.to(self.dtype)
         return embedder.to(memory_format=torch.channels_last)
-
-    def images(self, images: Tensor, space: str = "released") -> Tensor:
-        """8-bit RGB images (B, 3, H, W) on the host -> network input on the device, see `to_network_input`."""
-        images = to_network_input(images.to(self.device, non_blocking=True), space=space)
-        return images.contiguous(memory_format=torch.channels_last)
 
 
 def resolve_device(name: str = "auto") -> torch.device:

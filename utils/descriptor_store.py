@@ -35,12 +35,13 @@ PARTIAL, FINISHED_ROWS = "descriptors.npy.partial", "finished_rows"
 
 
 def weights_digest(model: SegVPR) -> str:
-    """Digest of a checkpoint's content as the model holds it: configuration and weights, wherever they lie.
+    """Digest of all in a network that its descriptors depend on: part of its configuration, and of its weights.
 
-    The file may change after it was read (a run that goes on replaces it); what was loaded may not.
+    Taken of what was loaded: the file may change afterwards (a run that goes on replaces it). Head and discriminator do not
+    count: a small checkpoint has no discriminator, and the network then has a random one.
     """
-    digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
-    for name, value in model.state_dict().items():
+    digest = hashlib.sha256(json.dumps(model.embedding_config(), sort_keys=True).encode())
+    for name, value in model.embedding_state().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -106,7 +107,7 @@ def stored_descriptors(
     """
     if not images:
         raise ValueError("no images to embed")
-    about = _about(checkpoint_digest, images, model.config, scale, options, dtype)
+    about = _about(checkpoint_digest, images, model.embedding_config(), scale, options, dtype)
     shape = len(images), model.descriptor_dim
 
     def kept() -> np.ndarray | None:

@@ -117,7 +117,7 @@ def _embed_share(
     for batch in iterate_batches(dataset, options.batch_size, options.num_workers, description, compute.device):
         try:
             with compute.autocast():
-                found = embedder.embed(compute.images(batch.images, embedder.input_space)).float()
+                found = embedder.embed(embedder.prepare(batch.images)).float()
         except ValueError as error:
             raise ValueError(
                 f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g}; give a larger --eval_scale, or remove it)"

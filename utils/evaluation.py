@@ -102,7 +102,7 @@ def evaluate_places(
     ----------
     store : folder in which descriptors and indexes are kept; None keeps them in memory.
     """
-    from_first(lambda: _check_retrieval(model, sets, retrieval))
+    from_first(lambda: check_retrieval(model, sets, retrieval))
     digest = None if store is None else weights_digest(model)
 
     def embed(images: ImageSet, scale: float, description: str) -> np.ndarray:
@@ -150,7 +150,8 @@ def evaluate_places(
     return results
 
 
-def _check_retrieval(model: SegVPR, sets: Sequence[EvaluationSet], retrieval: RetrievalSettings) -> None:
+def check_retrieval(model: SegVPR, sets: Sequence[EvaluationSet], retrieval: RetrievalSettings) -> None:
+    """ValueError where a gallery cannot be searched in this way."""
     for s in sets:
         check_settings(retrieval, model.descriptor_dim, s.gallery.folder, len(s.gallery))
 
@@ -238,7 +239,7 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     dataset = ImageBatches(paths[own.start : own.stop], with_labels=True)
     for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
         with options.compute.autocast():
-            predictions = model.segment(options.compute.images(batch.images, model.input_space)).argmax(dim=1)
+            predictions = model.segment(model.prepare(batch.images)).argmax(dim=1)
         confusion.update(predictions, batch.labels.to(predictions.device))
     confusion.sum_over_processes()
     model.train(was_training)

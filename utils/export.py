@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from datasets.convert_files import OneLineParser, positive
-from datasets.transforms import to_network_input
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.checkpoints import FORMAT, Checkpoint, describe_config, load_checkpoint, write_atomically
@@ -47,7 +46,7 @@ class DescriptorNetwork(nn.Module):
         self.model, self.raw = model, raw
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model.embed(to_network_input(images, space=self.model.input_space) if self.raw else images)
+        return self.model.embed(self.model.prepare(images) if self.raw else images)
 
 
 def export_onnx(
@@ -133,7 +132,7 @@ def _noise(batch: int, size: tuple[int, int], network: DescriptorNetwork) -> Ten
     """Images of noise of (width, height), the same at every call."""
     values = generator(0, "export", batch).integers(0, 256, (batch, 3, size[1], size[0]))
     images = torch.from_numpy(values.astype(np.uint8))
-    return images if network.raw else to_network_input(images, space=network.model.input_space)
+    return images if network.raw else network.model.prepare(images)
 
 
 @torch.inference_mode()

@@ -98,7 +98,7 @@ def look_at_sets(
                 # both by the trained model's classes: an untrained head's mean nothing
                 sums_before = _added(sums_before, look._replace(attention=old.attention), model)
             if len(effects) < EFFECT_IMAGES:
-                effects.append(attention_effect(model, look, options))
+                effects.append(attention_effect(model, look))
             if sum(map(len, views.values())) < MAX_VIEWS and len(views.setdefault(s.name, [])) < shown:
                 views[s.name].append(View(path, shrink(look, width), shrink(old, width) if old is not None else None))
     return Seen(
@@ -123,7 +123,7 @@ def look_at(model: SegVPR, path: str, scale: float, options: EmbeddingOptions) -
         was_training = model.training
         model.eval()
         with options.compute.autocast():
-            output = model(options.compute.images(image[None], model.input_space))
+            output = model(model.prepare(image[None]))
         model.train(was_training)
     except ValueError:
         return None
@@ -169,13 +169,13 @@ def class_attention(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @torch.inference_mode()
-def attention_effect(model: SegVPR, look: Look, options: EmbeddingOptions) -> float:
+def attention_effect(model: SegVPR, look: Look) -> float:
     """How far a photo's descriptor moves, relative to its length, when its map is multiplied by a ramp of 0.5 to 1.5.
 
     Near 0 where descriptors do not depend on attention: then no loss that is taken on them can train it.
     """
     photo = torch.from_numpy(look.photo.copy()).permute(2, 0, 1)[None]
-    images = options.compute.images(photo, model.input_space)
+    images = model.prepare(photo)
 
     def tilt(_module: torch.nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
         return output * torch.linspace(0.5, 1.5, output.shape[-1]).to(output)

@@ -131,10 +131,9 @@ class TrainingRun:
 
     def _on_device(self, batch: StepBatch) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Source images, labels and target images as the network takes them."""
-        compute, space = self.compute, self.model.input_space
-        labels = None if batch.labels is None else batch.labels.to(compute.device, non_blocking=True)
-        target = None if batch.target is None else compute.images(batch.target, space)
-        return compute.images(batch.images, space), labels, target
+        labels = None if batch.labels is None else batch.labels.to(self.compute.device, non_blocking=True)
+        target = None if batch.target is None else self.model.prepare(batch.target)
+        return self.model.prepare(batch.images), labels, target
 
     def _note(self, plan: StepPlan, losses: dict[str, torch.Tensor]) -> None:
         """Count a step that is done, and keep its losses."""
