@@ -40,7 +40,16 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
         store = distributed.from_first(lambda: arguments.evaluation_store(args))
         retrieval = arguments.retrieval_settings(args)
         evaluation = evaluate_and_write(
-            model, args.resume, sets, labelled, options, folder, args.save_descriptors, retrieval, store
+            model,
+            args.resume,
+            sets,
+            labelled,
+            options,
+            folder,
+            args.save_descriptors,
+            retrieval,
+            store,
+            arguments.plain_values(args),
         )
         if evaluation and not args.no_report:
             LOGGER.info("report: %s", write_report(folder, model, *evaluation, options, seed=args.seed))

@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import datasets  # noqa: F401  first: says in one line which package is missing
+
+# isort: split
 import torch
 
 from models import SegVPR, build_model
@@ -98,7 +101,8 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         best = fit.run()
         LOGGER.info("evaluating %s", best)
         distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
-        evaluation = evaluate_and_write(model, best, sets, labelled, options, folder)
+        flags = arguments.plain_values(args)
+        evaluation = evaluate_and_write(model, best, sets, labelled, options, folder, flags=flags)
         if evaluation and not args.no_report:
             before = compute.place(before) if before else None
             report = write_report(folder, model, *evaluation, options, fit.state.history, before, args.seed)
