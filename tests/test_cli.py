@@ -71,7 +71,9 @@ def test_evaluating_the_best_again_gives_the_same_results(trained_run, tiny_root
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["sets"] == json.loads((trained_run / "results.json").read_text())["sets"]
     assert results["arch"] == "resnet18" and results["semnet"] == "deeplab"
-    assert results["flags"]["resume"] == str(trained_run / "best.pth") and results["flags"]["output_dir"] == str(tmp_path)
+    assert results["flags"]["resume"] == str(trained_run / "best.pth") and results["flags"]["output_dir"] == str(
+        tmp_path
+    )
     assert [s["name"] for s in results["sets"]] == SETS
     assert [s["threshold_m"] for s in results["sets"]] == [5, 25, 25, 25, 25]
     assert results["sets"][1] | {"recall": {}} == {
