@@ -14,6 +14,7 @@ $(VENV)/.complete: requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	touch $@
+	@echo 'To run the programs in this shell: . $(VENV)/bin/activate'
 
 demo: setup
 	$(RUN) -m benchmarks.demo

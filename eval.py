@@ -46,7 +46,16 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
         distributed.from_first(lambda: check_retrieval(model, sets, retrieval))  # before a folder is made
         store = distributed.from_first(lambda: arguments.evaluation_store(args))
         evaluation = evaluate_and_write(
-            model, args.resume, sets, labelled, options, folder, args.save_descriptors, retrieval, store
+            model,
+            args.resume,
+            sets,
+            labelled,
+            options,
+            folder,
+            args.save_descriptors,
+            retrieval,
+            store,
+            arguments.plain_values(args),
         )
         if evaluation and not args.no_report:
             report = write_report(folder, model, *evaluation, options, seed=args.seed, head_trained=head_trained)

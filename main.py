@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import datasets  # noqa: F401  first: says in one line which package is missing
+
+# isort: split
 import torch
 
 from models import SegVPR, build_model
@@ -115,7 +118,8 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         best = training_run.run()
         LOGGER.info("evaluating %s", best)
         distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
-        evaluation = evaluate_and_write(model, best, sets, labelled, options, folder)
+        flags = arguments.plain_values(args)
+        evaluation = evaluate_and_write(model, best, sets, labelled, options, folder, flags=flags)
         if evaluation and not args.no_report:
             before = compute.place(load_checkpoint(folder / START).build()) if (folder / START).is_file() else None
             head_trained = args.sem_loss_weight != 0

@@ -119,12 +119,13 @@ def robotcar_sets(town: Path, titles: dict[str, str]) -> list[EvaluationSet]:
 
 
 def draw_showcase(weights: Path, folder: Path, town: Path, seed: int = 0) -> Path:
-    """What a network finds in three conditions, and where it looks; the README's picture is that of the one that ships."""
+    """What a network finds in four conditions, and where it looks; the README's picture is that of the one that ships."""
     checkpoint = load_checkpoint(weights)
     options = EmbeddingOptions(num_workers=1, compute=resolve_compute())
     model = options.compute.place(checkpoint.build())
-    sets = robotcar_sets(town, {name: name for name in ("snow", "sun", "night")})
-    return showcase(folder / "showcase.jpg", model, evaluate_places(model, sets, options), options, seed)
+    sets = robotcar_sets(town, {name: name for name in ("rain", "snow", "sun", "night")})
+    results = evaluate_places(model, sets, options)
+    return showcase(folder / "showcase.jpg", model, results, options, seed, rows=len(sets))
 
 
 def compare(before: list[dict[str, float]], after: list[dict[str, float]], shipped: dict[str, float]) -> str:

@@ -49,6 +49,10 @@ def test_training_leaves_what_evaluation_writes(trained_run):
     assert {"loss_triplet", "loss_semantic", "lr_encoder", "val_recall@1", "night_recall@20", "miou"} < rows[0].keys()
     log = (trained_run / "log.txt").read_text()
     assert "command: main.py" in log and "torch " in log and "seed: 0" in log and "12 images" in log
+    results = json.loads((trained_run / "results.json").read_text())
+    assert results["flags"]["arch"] == "resnet18" and results["flags"]["margin"] == main_parser().get_default("margin")
+    assert results["seed"] == 0 and {"commit", "uncommitted_changes"} < results.keys()
+    assert {"segvpr", "python", "torch", "torchvision", "numpy", "faiss"} < results["versions"].keys()
 
 
 def test_rates_reach_zero_after_the_triplets_that_are_given(tiny_root, tmp_path, monkeypatch):
@@ -67,6 +71,9 @@ def test_evaluating_the_best_again_gives_the_same_results(trained_run, tiny_root
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["sets"] == json.loads((trained_run / "results.json").read_text())["sets"]
     assert results["arch"] == "resnet18" and results["semnet"] == "deeplab"
+    assert results["flags"]["resume"] == str(trained_run / "best.pth") and results["flags"]["output_dir"] == str(
+        tmp_path
+    )
     assert [s["name"] for s in results["sets"]] == SETS
     assert [s["threshold_m"] for s in results["sets"]] == [5, 25, 25, 25, 25]
     assert results["sets"][1] | {"recall": {}} == {

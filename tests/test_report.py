@@ -41,7 +41,7 @@ from utils.report_attention import (
 from utils.report_cases import choose_cases, describe_case, metres
 from utils.report_page import attention_caption, breakable, unbroken
 from utils.report_panels import FOUND, FRAME, MISSED, framed, load_thumbnail, retrieval_panel
-from utils.report_showcase import showcase
+from utils.report_showcase import _draw_queries, showcase
 from utils.report_theme import DARK, LIGHT
 from utils.seeding import seed_torch
 
@@ -490,6 +490,19 @@ def test_showcase(tmp_path, model, results):
     assert path.stat().st_size <= 300_000
     with pytest.raises(ValueError, match="no query"):
         showcase(tmp_path / "none.jpg", model, [], OPTIONS)
+
+
+def test_showcase_draws_queries_whatever_was_found(results):
+    """Two of each set, by the seed alone: neither hits nor misses are picked."""
+    rows = _draw_queries(results, seed=3, rows=3)
+    assert [[name for name, _, _ in row] for row in rows] == [["val"] * 2, ["robotcar/night"] * 2, ["val"] * 2]
+    of_val = [case.index for row in rows for name, case, _ in row if name == "val"]
+    assert len(set(of_val)) == 4
+    wrong = [replace(r, correct={t: ~c for t, c in r.correct.items()}) for r in results]
+    again = [[case.index for _, case, _ in row] for row in _draw_queries(wrong, seed=3, rows=3)]
+    assert again == [[case.index for _, case, _ in row] for row in rows]
+    everything = [case.index for row in _draw_queries(results, seed=3, rows=40) for _, case, _ in row]
+    assert len(everything) == sum(len(r.set.queries) for r in results)  # each once, and then there are no more
 
 
 # a real browser

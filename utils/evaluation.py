@@ -4,10 +4,10 @@ import csv
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from utils.index_settings import EXACT, RetrievalSettings, check_settings
 from utils.indexing import SearchableGallery
 from utils.logs import LOGGER
 from utils.metrics import RECALL_AT, ConfusionMatrix, recall_at
+from utils.provenance import provenance
 from utils.retrieval import as_float32
 from utils.screening import Screening
 from utils.seeding import generator
@@ -264,13 +265,19 @@ def evaluate_and_write(
     save_descriptors: bool = False,
     retrieval: RetrievalSettings = EXACT,
     store: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> Evaluation | None:
-    """Evaluate, print the table and write all result files into `folder`; of several processes, the first writes and returns."""
+    """Evaluate, print the table and write all result files into `folder`; of several processes, the first writes and returns.
+
+    Parameters
+    ----------
+    flags : value of every flag, which `results.json` keeps beside versions and commit.
+    """
     results = evaluate_places(model, sets, options, save_descriptors, retrieval, store)
     confusion = evaluate_segmentation(model, labelled, options) if labelled else None
     if not is_first():
         return None
-    content = results_dict(str(checkpoint), model.config, results, confusion)
+    content = results_dict(str(checkpoint), model.config, results, confusion) | provenance(flags or {})
     write_results(folder, content, results)
     if confusion is not None:
         log_segmentation(confusion)

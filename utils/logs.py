@@ -1,18 +1,16 @@
 """What a run says: on the console beside its progress bars, and in a log file."""
 
 import logging
-import platform
 import sys
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 from tqdm import tqdm
 
 from utils.distributed import is_first
+from utils.provenance import source_state, versions
 
 LOGGER = logging.getLogger("segvpr")
-PACKAGES = ("torch", "torchvision", "numpy", "faiss-cpu", "pillow", "scikit-learn")
 
 
 class _ConsoleHandler(logging.Handler):
@@ -66,15 +64,13 @@ def stop_logging() -> None:
 
 
 def log_environment(argv: list[str]) -> None:
-    """Log the command line and the versions that a result depends on."""
+    """Log the command line, and the versions and the commit that a result depends on."""
     LOGGER.info("command: %s", " ".join(argv))
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"{package} absent")
-    LOGGER.info("versions: python %s, %s", platform.python_version(), ", ".join(versions))
+    found = (f"{name} {version or 'absent'}" for name, version in versions().items())
+    LOGGER.info("versions: %s", ", ".join(found))
+    source = source_state()
+    if source["commit"]:
+        LOGGER.info("commit: %s%s", source["commit"], ", with changes" if source["uncommitted_changes"] else "")
 
 
 def progress_bar(iterable=None, **options):
