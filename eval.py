@@ -93,8 +93,8 @@ def set_up(
     arguments.use_town_if_no_data(args)
     sets = arguments.evaluation_sets(args, screening)
     labelled = labelled_images(sets, args.seed, screening)
-    trained_with = arguments.recorded_arguments(checkpoint.training.get("record") or {})
-    return Start(folder, replace(checkpoint, training={}), sets, labelled, trained_with["sem_loss_weight"] != 0)
+    head_trained = arguments.head_trained(checkpoint.training)
+    return Start(folder, replace(checkpoint, training={}), sets, labelled, head_trained)
 
 
 def localize_photos(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What the console says of epochs and sets: short lines, one table."""
+"""What the console says of epochs and sets, and what a checkpoint says of its head."""
 
 import numpy as np
 
@@ -40,7 +40,13 @@ def test_sets_are_one_table():
     ]
 
 
-def test_conditions_of_one_kind_are_told_once(tmp_path, caplog, monkeypatch):
+def test_a_checkpoint_tells_whether_its_head_was_trained():
+    assert not arguments.head_trained({"record": {"arguments": {"sem_loss_weight": 0.0}}})
+    for training in ({}, {"record": {}}, {"record": {"arguments": {"sem_loss_weight": 0.5}}}):
+        assert arguments.head_trained(training)
+
+
+def test_conditions_of_one_kind_are_told_once(tmp_path, monkeypatch):
     write_idda(tmp_path / "idda", places=2)
     write_robotcar(tmp_path / "robotcar", places=2)
     said = []

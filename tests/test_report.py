@@ -174,6 +174,7 @@ def test_page_stands_alone_and_says_the_recalls(full, results):
 def test_the_page_says_what_was_evaluated(full):
     page = (full / "report.html").read_text()
     text = " ".join(" ".join(check(page).words).split())
+    assert page.startswith("<!DOCTYPE html>")
     assert "&lt;" not in page, "no markup of our own is shown as text"
     assert "resnet18 with deeplab · attention released · input released · run of 2026-11-24 03:58" in text
     assert "val is the validation set" in text and "val (validation set)" in text

@@ -346,6 +346,11 @@ def recorded_arguments(record: dict) -> dict:
     return {**plain_values(main_parser().parse_args([])), **record.get("arguments", {})}
 
 
+def head_trained(training: dict) -> bool:
+    """Whether a checkpoint's run had a semantic loss, by what it recorded; one that says nothing is taken to have had it."""
+    return recorded_arguments(training.get("record") or {})["sem_loss_weight"] != 0
+
+
 def target_paths(args: argparse.Namespace, screening: Screening) -> tuple[str, ...]:
     """Images of the target domain; ValueError where the method needs them and there are too few."""
     if args.da_method == "none":

@@ -99,7 +99,7 @@ class Page(NamedTuple):
 
 def render(page: Page, photos: Photos, quality: int) -> str:
     """The HTML of a report; `quality` is that of its JPEG thumbnails, 1..95."""
-    return (
+    html = (
         environment()
         .get_template(TEMPLATE)
         .render(
@@ -120,6 +120,7 @@ def render(page: Page, photos: Photos, quality: int) -> str:
             views=[(name, [pictures(view, page, quality) for view in views]) for name, views in page.views.items()],
         )
     )
+    return html.lstrip()  # the macros before the page leave empty lines
 
 
 def environment() -> Environment:
