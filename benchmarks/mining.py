@@ -135,7 +135,7 @@ def memory(gallery: int, queries: int, dim: int) -> dict:
         min(8192, gallery),
         NEG_SAMPLES + 1,
     )
-    stated = (4 * block * (gallery + chunk) + 12 * (block + chunk) * dim + 32 * block * candidates) / 2**20
+    stated = (4 * block * (gallery + chunk) + 16 * (block + chunk) * dim + 32 * block * candidates) / 2**20
     return {"gallery": gallery, "queries": queries, "dim": dim, "added_mib": added, "stated_mib": stated}
 
 

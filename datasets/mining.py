@@ -156,7 +156,7 @@ def mine_triplets(
     Distances are those of one matrix product in float32 of descriptors less their mean. Which of two images is taken whose
     distances differ by less than its rounding is not defined.
 
-    Memory beyond the descriptors is at most about 4 block (M + chunk) + 12 (block + chunk) D + 32 block C bytes, where C is
+    Memory beyond the descriptors is at most about 4 block (M + chunk) + 16 (block + chunk) D + 32 block C bytes, where C is
     `neg_samples` and the kept, or the most positives that a query has.
     """
     gallery, everything = torch.as_tensor(gallery_descriptors), torch.as_tensor(query_descriptors)
@@ -172,6 +172,7 @@ def mine_triplets(
         same_place = [column_of[positives[plan.queries[t]]] for t in part]
         negatives = [column_of[_candidates(plan, t, near[t], key, neg_samples)] for t in part]
         chosen.append(torch.cat([_nearest(distances, same_place, 1), _nearest(distances, negatives, num_negatives)], 1))
+        del distances  # before the next block's are made
     images = plan.images[torch.cat(chosen).cpu().numpy()]
     return Triplets(np.asarray(plan.queries, np.int64), images[:, 0].copy(), images[:, 1:].copy())
 
