@@ -52,7 +52,7 @@ def segvpr(
     given = {name: value for name, value in asked.items() if value is not None}
     if weights is None:
         return _load("models").build_model(**given).eval()
-    checkpoints = _load("utils.checkpoints")
+    checkpoints = _load("utils.runs.checkpoints")
     path = checkpoints.SHIPPED if weights == "town" else pathlib.Path(weights).expanduser()
     checkpoint = checkpoints.load_checkpoint(path)
     for name, value in given.items():

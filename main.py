@@ -13,17 +13,13 @@ import datasets  # noqa: F401  first: says in one line which package is missing
 import torch
 
 from models import SegVPR, build_model
-from utils import arguments, distributed
-from utils.checkpoints import Checkpoint, describe_config, load_checkpoint, save_checkpoint
-from utils.command import run_command
-from utils.compute import Compute, check_sync_bn, resolve_compute
-from utils.estimate import log_estimate
-from utils.evaluation import EvaluationSet, evaluate_and_write, labelled_images, score
-from utils.logs import LOGGER, log_environment, start_logging
-from utils.optimizers import build_optimizers
+from utils.evaluation.recall import EvaluationSet, evaluate_and_write, labelled_images, score
+from utils.evaluation.screening import Screening
+from utils.options import arguments
 from utils.options.parsers import main_parser
-from utils.report import write_report
-from utils.runs import (
+from utils.report.write import write_report
+from utils.runs.checkpoints import Checkpoint, describe_config, load_checkpoint, save_checkpoint
+from utils.runs.folders import (
     START,
     bring_along,
     check_exp_name,
@@ -39,11 +35,16 @@ from utils.runs import (
     replace_damaged,
     weights_of_run,
 )
-from utils.screening import Screening
-from utils.seeding import seed_torch
-from utils.training_data import TrainingData
-from utils.training_loop import TrainingRun
-from utils.training_settings import TrainingSettings, check_batches_divide
+from utils.system import distributed
+from utils.system.command import run_command
+from utils.system.compute import Compute, check_sync_bn, resolve_compute
+from utils.system.logs import LOGGER, log_environment, start_logging
+from utils.system.seeding import seed_torch
+from utils.training.data import TrainingData
+from utils.training.estimate import log_estimate
+from utils.training.loop import TrainingRun
+from utils.training.optimizers import build_optimizers
+from utils.training.settings import TrainingSettings, check_batches_divide
 
 PICTURED = 3
 """Images whose attention and classes TensorBoard shows after every epoch."""

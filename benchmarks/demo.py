@@ -19,13 +19,13 @@ import main as training_script
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
-from utils.checkpoints import SHIPPED, load_checkpoint
-from utils.compute import resolve_compute
-from utils.embedding import EmbeddingOptions
-from utils.evaluation import EvaluationSet, evaluate_places
-from utils.report_showcase import showcase
-from utils.runs import newest, weights_of_run
-from utils.tables import align
+from utils.evaluation.recall import EvaluationSet, evaluate_places
+from utils.evaluation.tables import align
+from utils.report.showcase import showcase
+from utils.retrieval.embedding import EmbeddingOptions
+from utils.runs.checkpoints import SHIPPED, load_checkpoint
+from utils.runs.folders import newest, weights_of_run
+from utils.system.compute import resolve_compute
 
 SIZE = (224, 128)
 SMALL = {

@@ -39,11 +39,11 @@ step() {
 
 checks=()
 [ -n "${QUICK:-}" ] && checks=(--checks golden_descriptors fp16_step sync_bn_refused)
-step checks 100 benchmarks.gpu_checks "${checks[@]}"
-step decode 30 benchmarks.decode --images "$images"
-step embed 120 benchmarks.embed --rate_only --arch "$arch" --size "${embed_size[@]}" --batch "$batch" \
+step checks 100 benchmarks.checks.gpu_checks "${checks[@]}"
+step decode 30 benchmarks.speed.decode --images "$images"
+step embed 120 benchmarks.speed.embed --rate_only --arch "$arch" --size "${embed_size[@]}" --batch "$batch" \
     --precisions fp32 bf16 "${compile[@]}" --repeats "$repeats"
-training=(benchmarks.train_step --arch "$arch" --size "${source_size[@]}" --target_size "${target_size[@]}"
+training=(benchmarks.speed.train_step --arch "$arch" --size "${source_size[@]}" --target_size "${target_size[@]}"
     --batch_size 2 --repeats "$repeats")
 step train_step 75 "${training[@]}" --precisions fp32 bf16
 # by itself: what compiles for too long takes nothing else along (a second run finds it compiled)

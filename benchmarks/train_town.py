@@ -18,23 +18,23 @@ from pathlib import Path
 
 import eval as evaluation_script
 from benchmarks.demo import SIZE, SMALL, run, words
-from benchmarks.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
-from benchmarks.machine import machine
-from benchmarks.study_variants import CONDITIONS, town_flags
+from benchmarks.harness.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
+from benchmarks.harness.machine import machine
+from benchmarks.study.variants import CONDITIONS, town_flags
 from datasets.command_line import read_flags
-from datasets.convert_files import OneLineParser, positive
+from datasets.convert.files import OneLineParser, positive
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
-from utils.checkpoints import load_checkpoint, save_checkpoint
-from utils.command import run_command
-from utils.compute import resolve_compute
-from utils.logs import LOGGER, start_logging
+from utils.evaluation.tables import align
 from utils.options.parsers import main_parser
-from utils.runs import LAST, weights_of_run
-from utils.schedules import poly
+from utils.runs.checkpoints import load_checkpoint, save_checkpoint
+from utils.runs.folders import LAST, weights_of_run
 from utils.summarize import RESULTS
-from utils.tables import align
-from utils.training_settings import LossSettings
+from utils.system.command import run_command
+from utils.system.compute import resolve_compute
+from utils.system.logs import LOGGER, start_logging
+from utils.training.schedules import poly
+from utils.training.settings import LossSettings
 
 LARGEST_BYTES = 25 * 2**20
 VALIDATION_SEED, FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED = 90_000, 91_000, 1_000

@@ -45,7 +45,7 @@ def advice(absent: Sequence[str]) -> str:
 
 
 def started_program(argv0: str, original: Sequence[str]) -> str | None:
-    """The program of ours that Python runs, such as `main.py` or `datasets.check`; None for any other.
+    """The program of ours that Python runs, such as `main.py` or `datasets.check.check`; None for any other.
 
     Parameters
     ----------

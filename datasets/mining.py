@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.places import Neighbours
-from datasets.triplets import Triplets
+from datasets.reading.triplets import Triplets
 
 MOST_QUERIES, MOST_DISTANCES = 1024, 2**24
 """Queries that are compared with the gallery at once, and their distances that are held (64 MB)."""

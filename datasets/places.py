@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.neighbors import KDTree
 
 from datasets.naming import camera_of, fingerprint, list_folder, parse_position
-from datasets.position_report import PositionReport, lonely, odd_names
+from datasets.positions.report import PositionReport, lonely, odd_names
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,7 @@ from hypothesis import settings
 
 import main
 from tests.tiny import SMALL_RUN, data_flags
-from utils import estimate
+from utils.training import estimate
 
 # the same examples in every run, and no time limit on a busy machine
 settings.register_profile("repeatable", deadline=None, derandomize=True)

@@ -17,15 +17,16 @@ from models import build_model
 from tests.golden_model import labels, pictures
 from tests.gradients import backward_losses
 from tests.tiny import SMALL_RUN, data_flags
-from utils import distributed, training_loop
-from utils.checkpoints import load_checkpoint
-from utils.embedding import EmbeddingOptions, embed_images
-from utils.evaluation import evaluate_segmentation
-from utils.failures import RunFailed
-from utils.loss_watch import LossWatch
-from utils.optimizers import build_optimizers
-from utils.training_settings import LossSettings
-from utils.training_step import train_step
+from utils.evaluation.recall import evaluate_segmentation
+from utils.retrieval.embedding import EmbeddingOptions, embed_images
+from utils.runs.checkpoints import load_checkpoint
+from utils.system import distributed
+from utils.system.failures import RunFailed
+from utils.training import loop as training_loop
+from utils.training.loss_watch import LossWatch
+from utils.training.optimizers import build_optimizers
+from utils.training.settings import LossSettings
+from utils.training.step import train_step
 
 CPU = torch.device("cpu")
 METHODS = {

@@ -2,7 +2,7 @@
 
 import torch
 
-from utils.training_step import batch_losses
+from utils.training.step import batch_losses
 
 
 def backward_losses(model: torch.nn.Module, *batch, **settings) -> dict[str, torch.Tensor]:

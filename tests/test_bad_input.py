@@ -17,10 +17,10 @@ import eval as evaluation_script
 import main
 from models import build_model
 from tests.tiny import SMALL_RUN, data_flags
-from utils import arguments
-from utils.checkpoints import save_checkpoint
+from utils.evaluation.screening import Screening
+from utils.options import arguments
 from utils.options.parsers import eval_parser
-from utils.screening import Screening
+from utils.runs.checkpoints import save_checkpoint
 
 REMEDY = re.compile(
     r"(;|:|\?|\(or|,) (or )?(\S+ it, or )?(name|give|replace|resize|remove|rename|add|use|run|move|correct|leave|raise|try)\b"
@@ -276,7 +276,7 @@ def test_links_and_odd_bytes_in_names(data):
 
 
 def test_a_worker_that_dies_names_its_file(data, monkeypatch, capsys):
-    from datasets import loading
+    from datasets.reading import batches as loading
 
     victim = str(first(data / "robotcar/rain"))
     original = loading.read_image

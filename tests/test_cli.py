@@ -15,8 +15,8 @@ from datasets.town import make_town
 from models import SegVPR
 from tests.released_files import write_released
 from tests.tiny import SMALL_RUN, data_flags, write_pass
-from utils.checkpoints import load_checkpoint
 from utils.options.parsers import main_parser
+from utils.runs.checkpoints import load_checkpoint
 
 SETS = ["val", "rain", "snow", "sun", "night"]
 SMALL_EVAL = "--eval_scale 1 --num_workers 0 --device cpu --no_report".split()

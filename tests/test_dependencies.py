@@ -35,7 +35,7 @@ def start_bare(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
         (["-m", "utils.export"], "utils.export"),
         (["-m", "utils.summarize"], "utils.summarize"),
         (["-m", "benchmarks.demo"], "benchmarks.demo"),
-        (["-m", "benchmarks.fuzz"], "benchmarks.fuzz"),
+        (["-m", "benchmarks.checks.fuzz"], "benchmarks.checks.fuzz"),
     ],
 )
 def test_a_program_without_its_packages_ends_with_one_line(words, name):

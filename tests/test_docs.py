@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.retrieval import table
+from benchmarks.speed.retrieval import table
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

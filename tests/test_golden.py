@@ -6,13 +6,13 @@ import torch
 
 from tests.formula import stream
 from tests.golden_model import CONFIGURATIONS, formula_model, golden, labels, pictures, released_state
-from utils.checkpoints import from_released, to_released
-from utils.losses import semantic_loss, triplet_loss
-from utils.metrics import ConfusionMatrix
-from utils.optimizers import build_optimizers
-from utils.schedules import poly
-from utils.training_settings import LossSettings
-from utils.training_step import train_step
+from utils.evaluation.metrics import ConfusionMatrix
+from utils.runs.checkpoints import from_released, to_released
+from utils.training.losses import semantic_loss, triplet_loss
+from utils.training.optimizers import build_optimizers
+from utils.training.schedules import poly
+from utils.training.settings import LossSettings
+from utils.training.step import train_step
 
 
 def relative_error(value: torch.Tensor, expected: np.ndarray) -> float:

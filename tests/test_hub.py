@@ -9,7 +9,7 @@ import torch
 
 from models import build_model
 from tests.released_files import write_released
-from utils.checkpoints import load_checkpoint, save_checkpoint
+from utils.runs.checkpoints import load_checkpoint, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

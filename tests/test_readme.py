@@ -12,7 +12,7 @@ import torch
 
 import eval as evaluation_script
 import main
-from tests.test_robotcar import write_traversal
+from tests.datasets.robotcar.test_robotcar import write_traversal
 from tests.tiny import SMALL_RUN
 
 ROOT = Path(__file__).parent.parent

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from benchmarks.demo import SIZE
-from benchmarks.town_sets import correct_first
+from benchmarks.harness.town_sets import correct_first
 from benchmarks.train_town import FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED, LARGEST_BYTES
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
 from models import build_model
-from utils.checkpoints import SHIPPED, load_checkpoint
-from utils.embedding import EmbeddingOptions
-from utils.evaluation import EvaluationSet, evaluate_places
+from utils.evaluation.recall import EvaluationSet, evaluate_places
+from utils.retrieval.embedding import EmbeddingOptions
+from utils.runs.checkpoints import SHIPPED, load_checkpoint
 
 RECORD = json.loads(SHIPPED.with_suffix(".json").read_text())
 PASSES = ("town3/gallery", "town3/rain", "robotcar/overcast", "robotcar/night")

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.convert_files import OneLineParser, positive
+from datasets.convert.files import OneLineParser, positive
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
-from utils.checkpoints import FORMAT, Checkpoint, describe_config, load_checkpoint, write_atomically
-from utils.command import run_command
-from utils.logs import LOGGER, start_logging
-from utils.seeding import generator
+from utils.runs.checkpoints import FORMAT, Checkpoint, describe_config, load_checkpoint, write_atomically
+from utils.system.command import run_command
+from utils.system.logs import LOGGER, start_logging
+from utils.system.seeding import generator
 
 INPUT, OUTPUT = "images", "descriptors"
 SIZE = (960, 540)

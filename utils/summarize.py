@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.convert_files import OneLineParser
-from utils.arguments import recorded_arguments
-from utils.checkpoints import load_checkpoint
-from utils.command import run_command
-from utils.logs import LOGGER, start_logging
-from utils.runs import BEST, LAST, PREVIOUS
+from datasets.convert.files import OneLineParser
+from utils.evaluation.tables import printable
+from utils.options.arguments import recorded_arguments
+from utils.runs.checkpoints import load_checkpoint
+from utils.runs.folders import BEST, LAST, PREVIOUS
 from utils.summary_table import SHOWN_AT, Cell, Condition, Row, Summary, to_markdown, write_summary
-from utils.tables import printable
+from utils.system.command import run_command
+from utils.system.logs import LOGGER, start_logging
 
 RESULTS = "results.json"
 ROOTS = ("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets")

@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from datasets.convert_files import OneLineParser, run_converter
+from datasets.convert.files import OneLineParser, run_converter
 from datasets.sizes import smallest_cropped
 from datasets.town.make import FEWEST_PLACES, make_town
 from datasets.town.passes import PASSES, STANDARD_PASSES, Settings

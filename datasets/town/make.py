@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from datasets.convert_files import run_jobs, write_whole
+from datasets.convert.files import run_jobs, write_whole
 from datasets.town.passes import (
     MERGED,
     PASSES,

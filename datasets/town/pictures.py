@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from datasets.convert_files import write_whole
+from datasets.convert.files import write_whole
 from datasets.town.chance import keyed
 from datasets.town.drawing.camera import develop
 from datasets.town.drawing.scene import Stand, make_view, paint

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from datasets.command_line import flag
-from utils.launch import cores_per_process
+from utils.system.launch import cores_per_process
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DECODERS = ("cpu", "gpu")

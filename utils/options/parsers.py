@@ -6,13 +6,13 @@ from typing import IO
 
 from datasets.command_line import HelpFormatter, add_flags, flags_of
 from models.config import NetworkConfig
-from utils.index_settings import RetrievalSettings
-from utils.launch import launched
 from utils.options.data import EvaluationFolders, TrainingFolders
 from utils.options.evaluation import EvaluationOptions, PhotoOptions
 from utils.options.machine import MachineSettings, OutputSettings
 from utils.options.run import RunOptions
-from utils.training_settings import LossSettings, OptimizerSettings, TrainingSettings
+from utils.retrieval.settings import RetrievalSettings
+from utils.system.launch import launched
+from utils.training.settings import LossSettings, OptimizerSettings, TrainingSettings
 
 MAIN = {
     NetworkConfig: "network",

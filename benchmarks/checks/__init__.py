@@ -1,0 +1,1 @@
+"""Promises that tests cannot hold: crashes, damage, precision, GPUs."""

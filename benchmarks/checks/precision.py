@@ -1,0 +1,46 @@
+"""Recalls of one network in bf16 against float32, over all query sets of a town.
+
+    python3 -m benchmarks.checks.precision --resume runs/demo/<timestamp>/best.pth [--town data/demo_town] [--out precision.json]
+
+The town of `make demo` has more than a thousand queries. One figure decides: recall@1 over all of them together.
+"""
+
+import sys
+
+import numpy as np
+
+from benchmarks.harness.machine import machine, write_record
+from benchmarks.harness.town_sets import build_parser, correct_first, town_sets
+from utils.evaluation.recall import evaluate_places
+from utils.evaluation.tables import align
+from utils.retrieval.embedding import EmbeddingOptions
+from utils.runs.checkpoints import load_checkpoint
+from utils.system.compute import resolve_compute
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser(__doc__.splitlines()[0]).parse_args(argv)
+    checkpoint, sets = load_checkpoint(args.resume), town_sets(args.town)
+    correct: dict[str, list[np.ndarray]] = {}
+    for precision in PRECISIONS:
+        compute = resolve_compute(args.device, precision)
+        options = EmbeddingOptions(num_workers=args.num_workers, compute=compute)
+        results = evaluate_places(compute.place(checkpoint.build()), sets, options)
+        correct[precision] = [correct_first(r) for r in results]
+    rows, record = [["recall@1 in percent", "queries", *PRECISIONS, "difference"]], []
+    names = [*(s.name for s in sets), "all"]
+    pooled = {p: [*found, np.concatenate(found)] for p, found in correct.items()}
+    for name, exact, rough in zip(names, *pooled.values()):
+        recalls = 100 * exact.mean(), 100 * rough.mean()
+        rows.append([name, str(len(exact)), *(f"{r:.2f}" for r in recalls), f"{recalls[1] - recalls[0]:+.2f}"])
+        record.append({"set": name, "queries": len(exact), **dict(zip(PRECISIONS, recalls))})
+    print(machine())
+    print("\n".join(align(rows)))
+    write_record(args.out, {"sets": record})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Time and memory of finding every training query's positives and the images too near to be its negatives.
+
+    python3 -m benchmarks.speed.startup [--size 100000] [--plain_size 8000] [--out startup.json]
+
+Queries and gallery follow one grid of streets, an image every few metres from each of several cameras. The plain way, as the
+reference works, is a radius search whose lists are kept, and a gallery-sized list of negatives stored for each query: its memory
+grows with queries x gallery, so the two are compared at `--plain_size` of each, and ours alone is taken to `--size`. Each runs in
+a process of its own.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from benchmarks.harness.machine import in_a_process_of_its_own, machine, write_record
+from datasets.places import ImageSet, neighbours_within
+from utils.evaluation.tables import align
+
+SAME_PLACE_M, NEGATIVE_M = 3.0, 25.0
+CAMERAS = ("front", "left", "rear", "right")
+BLOCK_M, TOWN_BLOCKS = 100.0, 10
+
+
+def drive(size: int, spacing_m: float, seed: int) -> ImageSet:
+    """A drive along every street of towns of 10 x 10 blocks, one after the other; positions are off by half a metre or so."""
+    rng = np.random.default_rng(seed)
+    along = np.arange(-(-size // len(CAMERAS))) * spacing_m
+    length = BLOCK_M * TOWN_BLOCKS
+    street, at = (along // length).astype(int), along % length
+    town, number = street // (2 * TOWN_BLOCKS), street % (2 * TOWN_BLOCKS)
+    across = (number // 2) * BLOCK_M
+    east, north = np.where(number % 2, across, at), np.where(number % 2, at, across)
+    origin = 277_000 + 2 * length * (town % 10), 110_000 + 2 * length * (town // 10)
+    places = np.stack([east + origin[0], north + origin[1]], 1) + rng.normal(0, 0.5, (len(along), 2))
+    positions = np.repeat(places, len(CAMERAS), axis=0)[:size]
+    cameras = np.tile(np.array(CAMERAS), len(along))[:size]
+    return ImageSet("drive", ("",) * size, positions, cameras)
+
+
+def two_drives(size: int, spacing_m: float) -> tuple[ImageSet, ImageSet]:
+    return drive(size, spacing_m, 0), drive(size, spacing_m, 1)
+
+
+def ours(gallery: ImageSet, queries: ImageSet) -> tuple[float, float]:
+    """As training starts; returns the mean numbers of positives and of images that are no negatives."""
+    positives = neighbours_within(gallery, queries, SAME_PLACE_M, same_camera=True)
+    not_negative = neighbours_within(gallery, queries, NEGATIVE_M)
+    return float(positives.counts.mean()), float(not_negative.counts.mean())
+
+
+def plain(gallery: ImageSet, queries: ImageSet) -> tuple[float, float]:
+    """The plain way; returns the same."""
+    search = NearestNeighbors().fit(gallery.positions)
+    near = search.radius_neighbors(queries.positions, SAME_PLACE_M, return_distance=False)
+    positives = [
+        np.sort(row[gallery.cameras[row] == camera]) for row, camera in zip(near, queries.cameras, strict=True)
+    ]
+    near = search.radius_neighbors(queries.positions, NEGATIVE_M, return_distance=False)
+    negatives = [np.setdiff1d(np.arange(len(gallery)), row, assume_unique=True) for row in near]
+    counts = [len(gallery) - len(row) for row in negatives]
+    return float(np.mean([len(row) for row in positives])), float(np.mean(counts))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=100_000, help="queries, and gallery images (default: 100000)")
+    parser.add_argument("--plain_size", type=int, default=8000, help="of each for the comparison (default: 8000)")
+    parser.add_argument("--spacing", type=float, default=4.0, help="metres between two images (default: 4)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of each, in turn (default: 3)")
+    parser.add_argument("--out", type=Path, help="write the record here as JSON")
+    args = parser.parse_args(argv)
+    cases = {"plain": (plain, args.plain_size), "ours": (ours, args.plain_size), "ours, all": (ours, args.size)}
+    runs: dict[str, list[dict]] = {name: [] for name in cases}
+    for _ in range(args.repeats):
+        for name, (work, size) in cases.items():
+            runs[name].append(in_a_process_of_its_own(two_drives, work, size, args.spacing))
+    if runs["plain"][0]["result"] != runs["ours"][0]["result"]:
+        raise AssertionError("the plain way and ours found different numbers of images")
+    rows = []
+    for name, (_, size) in cases.items():
+        positives, near = runs[name][0]["result"]
+        row = {"way": name.split(",")[0], "queries": size, "gallery": size, "positives": positives, "near": near}
+        medians = {
+            key: statistics.median(run[key] for run in runs[name]) for key in ("seconds", "added_mib", "peak_mib")
+        }
+        rows.append({**row, **medians})
+    table = [["", "queries", "gallery", "positives each", "within 25 m each", "s", "MiB added", "MiB in all"]]
+    for row in rows:
+        counts = str(row["queries"]), str(row["gallery"]), f"{row['positives']:.1f}", f"{row['near']:.1f}"
+        table.append(
+            [row["way"], *counts, f"{row['seconds']:.2f}", f"{row['added_mib']:.0f}", f"{row['peak_mib']:.0f}"]
+        )
+    print(machine())
+    print("\n".join(align(table)))
+    write_record(args.out, {"rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What each part of the method adds: `python3 -m benchmarks.study`."""

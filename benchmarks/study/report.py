@@ -1,0 +1,228 @@
+"""The study's report: tables, paired differences, attention per class, plots, as one Markdown file with its pictures."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.harness import jobs as runs_of
+from benchmarks.study.attention import mean_over_seeds, measure_attention, rain_queries
+from benchmarks.study.figures import difference_bars, recall_dots
+from benchmarks.study.statistics import Difference, found_within, paired, shown, unpaired_queries
+from benchmarks.study.variants import CONDITIONS, Variant
+from utils.evaluation.recall import class_names, file_name
+from utils.report.figures import LEAST_SHARE, class_attention_bars
+from utils.report.theme import save_plot
+from utils.retrieval.embedding import EmbeddingOptions
+from utils.summarize import Run, read_run, row_of
+from utils.summary_table import Summary, to_csv, to_markdown
+from utils.system.seeding import generator
+
+MIOU = "mIoU"
+
+Comparison = tuple[str, str]
+Differences = dict[Comparison, dict[str, Difference]]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Finished runs of a variant, by seed."""
+
+    variant: Variant
+    runs: dict[int, Run]
+
+
+def gather(jobs: Mapping[tuple[str, int], runs_of.Job], variants: Sequence[Variant]) -> list[Finished]:
+    """What is finished so far, variants without a finished run left out; recalls under the tables' names."""
+    found = []
+    for variant in variants:
+        runs = {}
+        for (name, seed), job in jobs.items():
+            if name == variant.name and runs_of.state(job) == runs_of.FINISHED:
+                runs[seed] = named(read_run(runs_of.newest_run(job)), variant)
+        if runs:
+            found.append(Finished(variant, dict(sorted(runs.items()))))
+    return found
+
+
+def named(run: Run, variant: Variant) -> Run:
+    """The run with the conditions' short names, in their order; no mIoU where no head was trained."""
+    recalls = {
+        (title, m): values
+        for name, title in CONDITIONS.items()
+        for (found, m), values in run.recalls.items()
+        if found == name
+    }
+    trained_head = variant.parsed()["sem_loss_weight"] > 0
+    return replace(run, recalls=recalls, miou=run.miou if trained_head else None)
+
+
+def table(finished: Sequence[Finished]) -> Summary:
+    """The table of the paper: a row per variant."""
+    conditions = list(dict.fromkeys(c for f in finished for run in f.runs.values() for c in run.recalls))
+    with_miou = any(run.miou is not None for f in finished for run in f.runs.values())
+    rows = [row_of(f.variant.title, list(f.runs.values()), conditions, with_miou) for f in finished]
+    return Summary(conditions, with_miou, rows)
+
+
+def compare(first: Finished, second: Finished, rank: int = 1) -> dict[str, Difference]:
+    """`first` minus `second` on each condition and in mIoU, over the seeds that both have; {} where there are none."""
+    seeds = [seed for seed in first.runs if seed in second.runs]
+    if not seeds:
+        return {}
+    differences = {}
+    for name, title in CONDITIONS.items():
+        file = Path("predictions", f"{file_name(name)}.csv")
+        sides = [[found_within(f.runs[seed].folder / file, rank) for seed in seeds] for f in (first, second)]
+        rng = generator(0, "study bootstrap", first.variant.name, second.variant.name, name)
+        differences[title] = paired(*sides, rng)
+    miou = [[f.runs[seed].miou for seed in seeds] for f in (first, second)]
+    if None not in miou[0] + miou[1]:
+        differences[MIOU] = unpaired_queries(*miou)
+    return differences
+
+
+def all_differences(finished: Sequence[Finished], rank: int = 1) -> Differences:
+    """Every comparison that the variants name and for which there are runs."""
+    by_name = {f.variant.name: f for f in finished}
+    found = {}
+    for first in finished:
+        for other in first.variant.against:
+            if other in by_name:
+                found[first.variant.name, other] = compare(first, by_name[other], rank)
+    return {names: differences for names, differences in found.items() if differences}
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its head."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+
+
+def difference_table(differences: Differences, over: str) -> str:
+    """Comparisons by condition; `over` is `over_seeds` or `over_queries`."""
+    columns = [*CONDITIONS.values(), *([MIOU] if over == "over_seeds" else [])]
+    rows = [["variant minus variant", "seeds", *columns]]
+    for (first, second), by_condition in differences.items():
+        count = len(next(iter(by_condition.values())).per_seed)
+        found = [by_condition.get(column) for column in columns]
+        cells = [shown(d, None if d is None else getattr(d, over)) for d in found]
+        rows.append([f"`{first}` - `{second}`", str(count), *cells])
+    return markdown(rows)
+
+
+def write_differences(path: Path, at: Mapping[int, Differences]) -> None:
+    """All differences as CSV, recall@N by N."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        intervals = ["t_low", "t_high", "bootstrap_low", "bootstrap_high"]
+        writer.writerow(["variant", "against", "figure", "condition", "difference", *intervals, "per_seed"])
+        for rank, differences in at.items():
+            for names, by_condition in differences.items():
+                for condition, d in by_condition.items():
+                    if condition == MIOU and rank != min(at):
+                        continue
+                    bounds = [*(d.over_seeds or ("", "")), *(d.over_queries or ("", ""))]
+                    figure = MIOU if condition == MIOU else f"R@{rank}"
+                    each = " ".join(f"{value:.4f}" for value in d.per_seed)
+                    writer.writerow([*names, figure, condition, f"{d.mean:.4f}", *bounds, each])
+
+
+def attention_table(attention: Mapping[str, tuple[np.ndarray, np.ndarray, float]]) -> str:
+    """Mean attention on each class by variant, by share of the pixels, and how far descriptors move with the map."""
+    _, share, _ = next(iter(attention.values()))
+    names = class_names(len(share))
+    rows = [["class", "share", *(f"`{name}`" for name in attention)]]
+    for c in np.argsort(-share, kind="stable"):
+        if share[c] >= LEAST_SHARE:
+            rows.append(
+                [names[c], f"{100 * share[c]:.1f}%", *(f"{values[c]:.2f}" for values, _, _ in attention.values())]
+            )
+    rows.append(["effect on descriptors", "", *(f"{effect:.4f}" for _, _, effect in attention.values())])
+    return markdown(rows)
+
+
+def write_report(
+    target: Path,
+    pictures: Path,
+    head: str,
+    finished: Sequence[Finished],
+    town: Path,
+    scale: float,
+    options: EmbeddingOptions,
+) -> None:
+    """Write `target` (Markdown), `<target>.csv`, `<target>_differences.csv`, and the plots as `pictures/<target>_*.png`.
+
+    Parameters
+    ----------
+    head : what stands above the tables: settings and commands.
+    finished : what is compared; at least one variant.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pictures.mkdir(parents=True, exist_ok=True)
+    summary = table(finished)
+    at = {rank: all_differences(finished, rank) for rank in (1, 5)}
+    target.with_suffix(".csv").write_text(to_csv(summary))
+    write_differences(target.with_name(f"{target.stem}_differences.csv"), at)
+    link = Path(pictures.relative_to(target.parent)) if pictures.is_relative_to(target.parent) else pictures
+
+    def file_of(name: str) -> str:
+        return f"{target.stem}_{name}.png"
+
+    def picture(name: str, caption: str) -> str:
+        return f"![{caption}]({(link / file_of(name)).as_posix()})\n"
+
+    recalls = {
+        title: {f.variant.name: [run.recalls[c]["1"] for run in f.runs.values()] for f in finished}
+        for title, c in ((c[0], c) for c in summary.conditions)
+    }
+    save_plot(partial(recall_dots, recalls), pictures / file_of("recalls"))
+    parts = [head, "## Recalls and mIoU\n", TABLE_NOTE, to_markdown(summary)]
+    parts.append(picture("recalls", "Recall@1 per condition: small marks are seeds, large ones their means"))
+    if at[1]:
+        by_condition = {
+            title: {f"{a} - {b}": by[title] for (a, b), by in at[1].items()} for title in CONDITIONS.values()
+        }
+        save_plot(partial(difference_bars, by_condition), pictures / file_of("differences"))
+        parts += ["## What each part changes\n", SEEDS_NOTE, difference_table(at[1], "over_seeds")]
+        parts.append(picture("differences", "Differences of recall@1 with 95% intervals over seeds"))
+        parts += [QUERIES_NOTE, difference_table(at[1], "over_queries")]
+    attention = attention_of(finished, town, scale, options)
+    if attention:
+        parts += ["## Where attention rests\n", ATTENTION_NOTE, attention_table(attention)]
+        for name, (values, share, _) in attention.items():
+            save_plot(partial(class_attention_bars, values, share, None), pictures / file_of(f"attention_{name}"))
+            parts.append(picture(f"attention_{name}", f"Attention per class, {name}"))
+    target.write_text("\n".join(parts))
+
+
+def attention_of(
+    finished: Sequence[Finished], town: Path, scale: float, options: EmbeddingOptions
+) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+    """Attention per class of each trained variant that has a map, see `benchmarks.study.attention`."""
+    with_map = [f for f in finished if f.variant.parsed()["attention"] != "none" and f.variant.parsed()["n_epochs"] > 0]
+    images = rain_queries(town) if with_map else []
+    found = {}
+    for f in with_map:
+        measured = [measure_attention(run.folder, images, scale, options) for run in f.runs.values()]
+        found[f.variant.name] = mean_over_seeds(measured)
+    return found
+
+
+TABLE_NOTE = """Percent, mean ± standard deviation over seeds. `fresh rain` is a rain pass of the training town that was never
+trained on, `town3 rain` a town that was never seen, the others the second camera. mIoU is that of town3's gallery, and is left
+out where no head was trained.
+"""
+SEEDS_NOTE = """Percentage points of recall@1 (and mIoU), paired by seed, with the 95% interval of Student's t over seeds: what
+training anew does belongs into a claim about the method, and the queries are the same in all seeds, so that the interval holds for
+this one town. Bold: zero is outside. With so many cells, one in twenty is bold by chance alone.
+"""
+QUERIES_NOTE = """The same differences with a bootstrap over queries (2000 resamples of the mean over seeds). It takes these very
+networks as given, so it is too narrow for a claim about the method; where it includes zero, the town has too few queries to tell.
+"""
+ATTENTION_NOTE = """Mean of the map over the labelled pixels of a class (an image's mean is 1), over at most 32 rain queries of
+town3 and all seeds. The last line is how far a descriptor moves, relative to its length, when its map is multiplied by a ramp of
+0.5 to 1.5: near zero, descriptors do not depend on the map, and where it rests means nothing.
+"""

@@ -1,0 +1,1 @@
+"""Photos with positions -> a folder of `@UTM` names: `python3 -m datasets.convert`."""

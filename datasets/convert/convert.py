@@ -1,0 +1,285 @@
+"""Anybody's photos -> the `@UTM` layout that training and evaluation read.
+
+    python3 -m datasets.convert --images photos --out data/mine [--positions photos.csv]
+
+Positions come from names, a CSV file or EXIF data. An interrupted run goes on where it stopped.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.convert.files import (
+    REMEDY,
+    OneLineParser,
+    copy_file,
+    leftovers,
+    link_file,
+    positive,
+    refuse_leftovers,
+    run_converter,
+    run_jobs,
+    told,
+)
+from datasets.convert.record import Record
+from datasets.naming import list_folder
+from datasets.positions.find import Zone, locate, name_position, require_positions
+from datasets.positions.report import PositionReport
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of the images of a folder: `images == kept + skipped`, `written` of the kept ones are new.
+
+    Attributes
+    ----------
+    report : where their positions came from.
+    stale : images of an earlier run whose photo is gone or has no position any more; they are in `OUT/.stale` now.
+    others : images in OUT that are not from this run, nor from a photo that still exists elsewhere; they stay.
+    """
+
+    images: int
+    kept: int
+    written: int
+    skipped: int
+    zone: Zone | None
+    report: PositionReport
+    stale: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        zone = f", UTM zone {self.zone}" if self.zone else ""
+        text = f"{self.images} images: {self.kept} kept ({self.written} new), {self.skipped} without a position{zone}"
+        return text + told(self.stale, self.others)
+
+
+def convert_images(
+    images: Path,
+    out: Path,
+    positions: Path | None = None,
+    link: bool = False,
+    skip_missing: bool = False,
+    zone: Zone | None = None,
+    workers: int = 1,
+    allow_missing_rows: bool = False,
+) -> Converted:
+    """Copy each image below `images` to `out/<relative folder>/@east@north@<stem>@<suffix>`.
+
+    A name that already states its position is kept as it is.
+
+    Parameters
+    ----------
+    positions : CSV file, see `datasets.positions.find.csv_positions`.
+    link : make links instead of copies.
+    skip_missing : pass over images that have no position, instead of an error.
+    zone : UTM zone for latitudes and longitudes, see `datasets.positions.find.locate`.
+    workers : threads.
+    allow_missing_rows : whether the CSV file may have rows that match no image.
+
+    Raises
+    ------
+    ValueError, OSError
+        Naming the file or the folder: no image, no position, one folder inside the other, or images in `out` that come
+        from the same files at other positions. Nothing is written then.
+    """
+    images, out = Path(images), Path(out)
+    _check_apart(images, out)
+    paths, unread = list_folder(images)
+    found, zone, report, faults = locate(paths, positions, images, zone, allow_missing_rows, unread)
+    located = ~np.isnan(found).any(axis=1)
+    if not skip_missing or not located.any():
+        require_positions(paths, found, faults)
+    root, record = os.path.realpath(images), Record(out)
+    relative = [Path(path).relative_to(images) for path in paths]
+    sources = [os.path.join(root, path) for path in relative]
+    before = {source: Path(target) for target, source in record.below(root).items()}
+    names = _taken_elsewhere(record, root, sources)
+    targets = target_paths(relative, found, [before.get(source) for source in sources], names)
+    made = {str(target): source for source, target in zip(sources, targets) if target}
+    stale = _stale(record, root, made)
+    _refuse_others(record, [target for target in targets if target])
+    for folder in {target.parent for target in targets if target}:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    record.set_aside(stale)
+    jobs = {target: source for target, source in made.items() if not _is_done(record, source, target)}
+    record.plan(jobs)
+    pairs = [(Path(source), out / target) for target, source in jobs.items()]
+    run_jobs(_link if link else _copy, pairs, workers, "convert", processes=False)
+    record.finish(made)
+    others = record.others(out, made)
+    return Converted(len(paths), len(made), len(jobs), len(paths) - len(made), zone, report, (*stale,), (*others,))
+
+
+def _taken_elsewhere(record: Record, root: str, sources: Sequence[str]) -> list[str]:
+    """Names that images of other folders have, unless they are copies of photos that only moved."""
+    sizes = {(status.st_size, int(status.st_mtime)) for status in map(os.stat, sources)}
+    taken = []
+    for target, source in record.elsewhere(root).items():
+        image = record.out / target
+        if (
+            os.path.exists(source)
+            or not image.exists()
+            or (image.stat().st_size, int(image.stat().st_mtime)) not in sizes
+        ):
+            taken.append(target)
+    return taken
+
+
+def _stale(record: Record, root: str, made: dict[str, str]) -> list[str]:
+    """Images of earlier runs whose photo is gone, or has no position any more.
+
+    ValueError where a photo is still used, but under another name: its position or its folder has changed.
+    """
+    listed = set(made.values())
+    earlier = {target: source for target, source in record.below(root).items() if made.get(target) != source}
+    twice = [target for target, source in earlier.items() if source in listed]
+    if twice:
+        raise ValueError(leftovers(record.out, twice, REMEDY))
+    return sorted(earlier)
+
+
+def _refuse_others(record: Record, targets: Sequence[Path]) -> None:
+    """ValueError where OUT holds one of the images at another position, of a run that left no record."""
+    by_folder: dict[Path, set[str]] = {}
+    for target in targets:
+        by_folder.setdefault(target.parent, set()).add(target.name)
+    for folder, names in by_folder.items():
+        subjects = {name.split("@", 3)[3] for name in names}
+        known = {Path(target).name for target in record.made if Path(target).parent == folder}
+        refuse_leftovers(record.out / folder, names | known, subjects, REMEDY)
+
+
+def target_paths(
+    relative: Sequence[Path],
+    positions: np.ndarray,
+    before: Sequence[Path | None] | None = None,
+    taken: Iterable[str] = (),
+) -> list[Path | None]:
+    """Where images go below OUT, None without a position; equal names in one folder get `_2`, `_3`... at their stem.
+
+    Parameters
+    ----------
+    before : where an earlier run put each image: a name that still fits is kept, whatever came beside it.
+    taken : paths below OUT that are in use.
+    """
+    before = before or [None] * len(relative)
+    targets: list[Path | None] = [
+        old if old and _fits(old, path, position) else None
+        for path, old, position in zip(relative, before, positions.tolist())
+    ]
+    used = {str(path).casefold() for path in [*taken, *targets] if path}
+    for index, (path, (east, north)) in enumerate(zip(relative, positions.tolist())):
+        if targets[index] or np.isnan(east):
+            continue
+        number, stem = 1, path.stem.replace("@", "_")
+        name = path.name if name_position(path) else f"@{east:.3f}@{north:.3f}@{stem}@{path.suffix}"
+        while str(path.parent / name).casefold() in used:
+            number += 1
+            name = f"@{east:.3f}@{north:.3f}@{stem}_{number}@{path.suffix}"
+        used.add(str(path.parent / name).casefold())
+        targets[index] = path.parent / name
+    return targets
+
+
+def _fits(old: Path, path: Path, position: Sequence[float]) -> bool:
+    """Whether an image may keep the path that it had below OUT."""
+    east, north = position
+    stem = re.escape(path.stem.replace("@", "_"))
+    numbered = rf"@{east:.3f}@{north:.3f}@{stem}(_\d+)?@{re.escape(path.suffix)}"
+    return old.parent == path.parent and (
+        (name_position(path) is not None and old.name == path.name) or re.fullmatch(numbered, old.name) is not None
+    )
+
+
+def _check_apart(images: Path, out: Path) -> None:
+    inner, outer = images.resolve(), out.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise ValueError(f"--out {out}: must lie apart from --images {images}, neither inside the other")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is not a folder")
+
+
+def _is_done(record: Record, source: str, target: str) -> bool:
+    """Whether the target is the source, or a whole copy of what it is now."""
+    image = record.out / target
+    if not image.is_file():
+        return False
+    original, copy = os.stat(source), image.stat()
+    if os.path.samestat(original, copy):
+        return True
+    current = record.is_current(target, source)
+    if current is None:  # a FAT file system keeps times to 2 s
+        current = abs(original.st_mtime - copy.st_mtime) <= 2
+    return current and original.st_size == copy.st_size
+
+
+def _copy(job: tuple[Path, Path]) -> None:
+    copy_file(*job)
+
+
+def _link(job: tuple[Path, Path]) -> None:
+    link_file(*job)
+
+
+def build_parser() -> OneLineParser:
+    """Command line of `python3 -m datasets.convert`."""
+    parser = OneLineParser(
+        prog="datasets.convert",
+        description="Give photos the names that training and evaluation read: OUT/<folder>/@east@north@<name>@.jpg. "
+        "Positions come from @UTM names, a CSV file or EXIF data. An interrupted run goes on where it stopped.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of photos, searched in depth")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill, apart from --images")
+    parser.add_argument(
+        "--positions",
+        type=Path,
+        metavar="FILE.csv",
+        help="positions: path,latitude,longitude or path,easting,northing in the first line; paths relative to the "
+        "file or to --images",
+    )
+    parser.add_argument("--link", action="store_true", help="make links instead of copies")
+    parser.add_argument("--skip_missing", action="store_true", help="pass over images without a position")
+    parser.add_argument(
+        "--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images"
+    )
+    parser.add_argument(
+        "--zone", metavar="ZONE", help="UTM zone as 30N or 30S (hemisphere); default: that of most images"
+    )
+    parser.add_argument(
+        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="threads (default: one per core)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = build_parser().parse_args(argv)
+
+    def command() -> None:
+        zone = Zone.parse(args.zone) if args.zone else None
+        done = convert_images(
+            args.images,
+            args.out,
+            args.positions,
+            args.link,
+            args.skip_missing,
+            zone,
+            args.workers,
+            args.allow_missing_rows,
+        )
+        print(done)
+        for warning in done.report.warnings:
+            print(f"datasets.convert: warning: {warning}", file=sys.stderr)
+        print(done.report.summary())
+
+    return run_converter("datasets.convert", command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

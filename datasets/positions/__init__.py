@@ -1,0 +1,1 @@
+"""Positions of images: from names, a CSV file or EXIF data."""

@@ -1,0 +1,1 @@
+"""Files on disk -> 8-bit batches."""

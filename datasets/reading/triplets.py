@@ -1,0 +1,145 @@
+"""Triplets, and the batches of them that training reads from disk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from datasets.naming import label_path
+from datasets.places import ImageSet
+from datasets.reading.notes import WorkerNotes
+from datasets.reading.transforms import crop_and_flip, read_image, read_label, resize_image, stack_images, two_sizes
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """T mined triplets: `queries` (T,) query indexes, `positives` (T,) and `negatives` (T, N) gallery indexes, int64."""
+
+    queries: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+class StepPlan(NamedTuple):
+    """What one training step reads: B queries, their positives and negatives, and target images, as indexes.
+
+    `keys` holds, per triplet, the numbers that its augmentation follows from.
+    """
+
+    queries: tuple[int, ...]
+    positives: tuple[int, ...]
+    negatives: tuple[tuple[int, ...], ...]
+    targets: tuple[int, ...]
+    keys: tuple[tuple[int, ...], ...]
+
+
+class PlanSampler:
+    """Hands a loader whatever plans are due, so that its workers outlive a refresh of the cache."""
+
+    def __init__(self) -> None:
+        self.plans: list[StepPlan] = []
+
+    def __iter__(self) -> Iterator[StepPlan]:
+        return iter(self.plans)
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+
+class StepBatch(NamedTuple):
+    """One training step's data, 8-bit: images (S, 3, h, w) ordered queries, positives, negatives; labels (S, h, w) or None;
+    and target (T, 3, H, W) or None."""
+
+    images: Tensor
+    labels: Tensor | None
+    target: Tensor | None
+
+
+class LoadFailure(NamedTuple):
+    """Why a batch could not be read, carried out of a loader worker as one line."""
+
+    message: str
+
+
+class TrainingBatches(Dataset):
+    """Reads a `StepPlan`'s images: the plan itself is the key, so that workers hold no state.
+
+    Parameters
+    ----------
+    target_paths, target_size : target-domain images and the (width, height) they are resized to.
+    with_labels : whether source labels are read.
+    """
+
+    def __init__(
+        self,
+        gallery: ImageSet,
+        queries: ImageSet,
+        target_paths: tuple[str, ...] = (),
+        target_size: tuple[int, int] = (768, 432),
+        with_labels: bool = True,
+    ) -> None:
+        self.gallery, self.queries = gallery.paths, queries.paths
+        self.target_paths, self.target_size, self.with_labels = target_paths, target_size, with_labels
+        self.notes = WorkerNotes()
+
+    def __getitem__(self, plan: StepPlan) -> StepBatch | LoadFailure:
+        try:
+            return self._read(plan)
+        except (ValueError, OSError) as error:
+            return LoadFailure(str(error))
+
+    def files(self, plan: StepPlan) -> list[str]:
+        """The source and then the target images that a plan reads."""
+        return self._sources(plan) + [self.target_paths[i] for i in plan.targets]
+
+    def _sources(self, plan: StepPlan) -> list[str]:
+        files = [self.queries[i] for i in plan.queries] + [self.gallery[i] for i in plan.positives]
+        return files + [self.gallery[i] for negatives in plan.negatives for i in negatives]
+
+    def _read_image(self, path: str) -> Tensor:
+        self.notes.reading(path)
+        return read_image(path)
+
+    def _read(self, plan: StepPlan) -> StepBatch:
+        files = self._sources(plan)
+        triplet_of = [*range(len(plan.queries))] * 2
+        triplet_of += [triplet for triplet, negatives in enumerate(plan.negatives) for _ in negatives]
+        cuts, images, labels, size = {}, [], [], None
+        for path, triplet in zip(files, triplet_of):
+            image = self._read_image(path)
+            size = _size(image) if size is None else size
+            if _size(image) != size:
+                raise ValueError(two_sizes(files[0], size, path, _size(image)))
+            if triplet not in cuts:
+                rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(plan.keys[triplet])))
+                cuts[triplet] = crop_and_flip(rng, *image.shape[-2:])
+            images.append(_cut(image, *cuts[triplet]))
+            if self.with_labels:
+                label = read_label(label_path(path))
+                if _size(label) != size:
+                    raise ValueError(two_sizes(path, size, label_path(path), _size(label)))
+                labels.append(_cut(label, *cuts[triplet]))
+        targets = [self.target_paths[i] for i in plan.targets]
+        width, height = self.target_size
+        target = (
+            stack_images([resize_image(self._read_image(path), (height, width)) for path in targets])
+            if targets
+            else None
+        )
+        return StepBatch(stack_images(images), default_collate(labels) if labels else None, target)
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return x.shape[-1], x.shape[-2]
+
+
+def _cut(x: Tensor, rows: slice, columns: slice, flip: bool) -> Tensor:
+    x = x[..., rows, columns]
+    return x.flip(-1) if flip else x

@@ -1,0 +1,1 @@
+"""Raw RobotCar recordings -> RobotCar's layout: `python3 -m datasets.robotcar`."""

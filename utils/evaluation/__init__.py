@@ -1,0 +1,1 @@
+"""Recall, segmentation and the files of results."""

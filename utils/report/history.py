@@ -1,0 +1,116 @@
+"""Plots of a training run: what each epoch of its history says."""
+
+from collections.abc import Collection, Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.report.theme import TITLE_TEXT, Draw, Theme, blank_figure, dress, legend, series
+
+HEAD_PARTS = frozenset({"head", "pyramid", "discriminator"})
+"""Parts of the network that learn from classes alone: without a semantic loss they stay as they were."""
+MOST_TICKS = 8
+
+
+def history_plots(history: Sequence[dict], untrained: Collection[str] = ()) -> dict[str, Draw]:
+    """Plots of a training run by figure name: losses, learning rates, recalls and mIoU, as far as the history has them.
+
+    Parameters
+    ----------
+    untrained : parts of the network that this run did not train: their learning rates mean nothing, nor does mIoU if the
+        head is among them.
+    """
+    keys = list(dict.fromkeys(key for row in history for key in row))
+    losses = {_words(key, "loss_"): key for key in keys if key.startswith("loss_")}
+    rates = {_words(key, "lr_"): key for key in keys if key.startswith("lr_")}
+    idle = set(untrained)
+    if losses and not any(name.startswith("discriminator") for name in losses):
+        idle.add("discriminator")
+    rates = {name: key for name, key in rates.items() if name not in idle}
+    sets = list(dict.fromkeys(k.rsplit("_recall@", 1)[0] for k in keys if "_recall@" in k))
+    plots: dict[str, Draw] = {}
+    if losses:
+        plots["training_losses"] = partial(_small_multiples, history, losses, "Losses, mean over an epoch")
+    if sets:
+        plots["training_recall"] = partial(_recall_history, history, sets)
+    if "miou" in keys and "head" not in idle:
+        plots["training_miou"] = partial(_miou_history, history)
+    if rates:
+        plots["training_learning_rates"] = partial(_small_multiples, history, rates, "Learning rates after an epoch")
+    return plots
+
+
+def _column(history: Sequence[dict], key: str) -> np.ndarray:
+    """One value per epoch, NaN where there is none; a history read back from its file holds text."""
+    values = [row.get(key) for row in history]
+    return np.array([np.nan if v is None or v == "" else float(v) for v in values])
+
+
+def _words(key: str, prefix: str) -> str:
+    return key.removeprefix(prefix).replace("_", " ")
+
+
+def _epoch_axis(axes: Axes, epochs: np.ndarray) -> None:
+    """Whole epochs alone have a tick, and no more than fit."""
+    first, last = int(epochs.min()), int(epochs.max())
+    axes.set_xlim(first - 0.5, last + 0.5)
+    axes.set_xticks(range(first, last + 1, -(-(last - first + 1) // MOST_TICKS)))
+
+
+def _value_axis(axes: Axes, values: np.ndarray) -> None:
+    """Linear from 0, which rates reach at the end of a schedule."""
+    largest = np.nanmax(values, initial=0)
+    axes.set_ylim(0, 1.1 * largest if largest > 0 else 1)
+    axes.locator_params(axis="y", nbins=4)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+
+
+def _small_multiples(history: Sequence[dict], named: dict[str, str], title: str, theme: Theme) -> Figure:
+    """A panel per column of the history, each with an axis of its own: their sizes differ by powers of ten."""
+    epochs = _column(history, "epoch")
+    rows = -(-len(named) // 2)
+    figure = blank_figure(theme, 0.7 + 1.6 * rows)
+    figure.suptitle(title, x=0.02, ha="left", color=theme.ink, fontsize=TITLE_TEXT, fontweight="bold")
+    for i, (name, key) in enumerate(named.items()):
+        axes = figure.add_subplot(rows, 2, i + 1)
+        values = _column(history, key)
+        style = {**series(theme, i), "linewidth": 1.8, "markersize": 4, "zorder": 3, "clip_on": False}
+        axes.plot(epochs, values, **style)
+        dress(axes, theme, name, "epoch" if i >= len(named) - 2 else "")
+        _value_axis(axes, values)
+        _epoch_axis(axes, epochs)
+    return figure
+
+
+def _recall_history(history: Sequence[dict], sets: list[str], theme: Theme) -> Figure:
+    """Recall@1 drawn strong and, in the same colour, recall@5 faint."""
+    epochs = _column(history, "epoch")
+    figure = blank_figure(theme, 3.3 + 0.2 * -(-len(sets) // 2))
+    axes = figure.add_subplot()
+    handles = []
+    for i, name in enumerate(sets):
+        style = series(theme, i)
+        handles += axes.plot(
+            epochs, _column(history, f"{name}_recall@1"), **style, linewidth=1.8, markersize=5, zorder=3, clip_on=False
+        )
+        faint = {**style, "marker": "", "linestyle": (0, (1, 1.6))}
+        axes.plot(epochs, _column(history, f"{name}_recall@5"), **faint, linewidth=1.2, alpha=0.75)
+    dress(axes, theme, "Recall@1 per epoch (dotted: recall@5)", "epoch", "queries found (%)")
+    axes.set_ylim(0, 101)
+    _epoch_axis(axes, epochs)
+    legend(figure, theme, handles, sets)
+    return figure
+
+
+def _miou_history(history: Sequence[dict], theme: Theme) -> Figure:
+    epochs, values = _column(history, "epoch"), _column(history, "miou")
+    figure = blank_figure(theme, 2.7)
+    axes = figure.add_subplot()
+    style = {**series(theme, 0), "linewidth": 1.8, "markersize": 5, "zorder": 3, "clip_on": False}
+    axes.plot(epochs, values, **style)
+    dress(axes, theme, "mIoU per epoch", "epoch", "mIoU (%)")
+    _value_axis(axes, values)
+    _epoch_axis(axes, epochs)
+    return figure

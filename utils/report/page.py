@@ -1,0 +1,254 @@
+"""The report as one HTML file without scripts: everything it shows is inside it."""
+
+import base64
+import io
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
+
+from datasets.naming import class_colours
+from utils.evaluation.metrics import RECALL_AT
+from utils.evaluation.recall import class_names
+from utils.evaluation.tables import printable
+from utils.report.attention import LEAST_EFFECT, View
+from utils.report.cases import Case
+from utils.report.panels import Panels, Photos, scale_bar, shown_classes, view_pictures
+from utils.report.theme import Plot
+
+FOLDER = Path(__file__).parent
+TEMPLATE, STYLE = "page.html.jinja", "page.css"
+TILE_WIDTH, QUERY_WIDTH, VIEW_WIDTH = 216, 312, 320
+WIDE = 1000
+"""A plot with more pixels is too wide for a phone: it scrolls within its own box."""
+VALIDATION = "val"
+
+
+class Captioned(NamedTuple):
+    """A plot, what it shows in words (for those who cannot see it), the line below it, and what it is called."""
+
+    plot: Plot
+    alt: str
+    caption: str = ""
+    name: str = ""
+
+
+class SetCases(NamedTuple):
+    """The cases shown of one set, and how many of its queries were found at rank 1."""
+
+    name: str
+    threshold_m: float
+    found: int
+    queries: int
+    cases: list[Case]
+
+
+class Embedded(NamedTuple):
+    """A picture within the page: its `data:` address and its size in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+class Labelled(NamedTuple):
+    """One picture of a view: its name below it, and what it shows in words."""
+
+    name: str
+    image: Embedded
+    alt: str
+
+
+class Page(NamedTuple):
+    """What a report says.
+
+    Attributes
+    ----------
+    run : name of the run folder.
+    date : of the run folder, empty where it does not tell.
+    content : the content of `results.json`.
+    config : the network's, see `models.segvpr.SegVPR`.
+    panels : which pictures of a view mean something.
+    miou : as a fraction; None if it was not measured, or means nothing.
+    span, effect : see `utils.report.attention`; `effect` is None where it was not measured.
+    notes : by section, what was left out because there is too much of it.
+    """
+
+    run: str
+    date: str
+    content: dict
+    config: dict
+    panels: Panels
+    miou: float | None
+    recall: Captioned | None
+    maps: list[Captioned]
+    cases: list[SetCases]
+    views: dict[str, list[View]]
+    span: float
+    effect: float | None
+    rests: Captioned | None
+    segmentation: list[Captioned]
+    training: list[Captioned]
+    notes: dict[str, str]
+
+
+def render(page: Page, photos: Photos, quality: int) -> str:
+    """The HTML of a report; `quality` is that of its JPEG thumbnails, 1..95."""
+    html = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            page=page,
+            content=page.content,
+            style=Markup((FOLDER / STYLE).read_text(encoding="utf-8")),
+            headline=headline(page.content),
+            facts=facts(page),
+            ranks=RECALL_AT,
+            validation=VALIDATION,
+            wide=WIDE,
+            thumbnail=lambda path, width: jpeg(photos(path), width, quality),
+            query_width=QUERY_WIDTH,
+            tile_width=TILE_WIDTH,
+            attention_words=attention_caption(page.effect),
+            scale=png(scale_bar(240, 12)),
+            legend=legend(page),
+            views=[(name, [pictures(view, page, quality) for view in views]) for name, views in page.views.items()],
+        )
+    )
+    return html.lstrip()  # the macros before the page leave empty lines
+
+
+def environment() -> Environment:
+    """Jinja2 that escapes every value, and fails on a name that it does not know."""
+    made = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=shown,
+    )
+    made.filters |= {"uri": uri, "breakable": breakable, "unbroken": unbroken, "base_name": os.path.basename}
+    return made
+
+
+def shown(value: object) -> object:
+    """A value as the page shows it: text on one line that can be encoded, HTML as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def breakable(name: str) -> Markup:
+    """A name as HTML that may be broken after its separators."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(printable(name)))))
+
+
+def unbroken(text: str) -> Markup:
+    """Text as HTML in which a number stays beside its unit."""
+    safe = str(escape(printable(text)))
+    return Markup(re.sub(r"((?:within )?\d[\d.,]* m)\b", r'<span class="whole">\1</span>', safe))
+
+
+def headline(content: dict) -> str:
+    """The result in one line."""
+    recalls = [(s["recall"]["1"], s["name"]) for s in content["sets"]]
+    if not recalls:
+        return "No place recognition set was evaluated"
+    (low, worst), (high, best) = min(recalls), max(recalls)
+    if len(recalls) == 1:
+        return f"{100 * high:.1f}% of queries found at rank 1"
+    return f"{100 * low:.1f}% ({worst}) to {100 * high:.1f}% ({best}) of queries found at rank 1"
+
+
+def facts(page: Page) -> list[str]:
+    """Network and run, by the values of the flags."""
+    config = page.config
+    said = [
+        f"{config['arch']} with {config['semnet']}",
+        f"attention {config['attention']}",
+        *([] if config["guidance"] else ["no guidance"]),
+        f"input {config['input']}",
+        f"run of {page.date}" if page.date else page.run,
+    ]
+    return [printable(fact) for fact in said if fact]
+
+
+def legend(page: Page) -> list[tuple[str, str]]:
+    """Name and CSS colour of the classes that the views show."""
+    number = page.config["num_classes"]
+    names, colours = class_names(number), class_colours(number)
+    everything = [view for views in page.views.values() for view in views]
+    return [(names[c], f"rgb{tuple(map(int, colours[c]))}") for c in shown_classes(everything, number)]
+
+
+def uri(data: bytes, kind: str) -> str:
+    """A picture's bytes as an address."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def jpeg(image: Image.Image | None, width: int, quality: int) -> Embedded | None:
+    """A photo at most `width` px wide; None stays None."""
+    if image is None:
+        return None
+    if image.width > width:
+        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, optimize=True)
+    return Embedded(uri(file.getvalue(), "jpeg"), *image.size)
+
+
+def png(image: Image.Image) -> Embedded:
+    """A drawing, without loss."""
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return Embedded(uri(file.getvalue(), "png"), *image.size)
+
+
+def pictures(view: View, page: Page, quality: int) -> list[Labelled]:
+    """The pictures of one view, from left to right."""
+    base, number = os.path.basename(view.path), page.config["num_classes"]
+    made = []
+    for name, image in view_pictures(view, page.span, number, page.panels).items():
+        if name == "predicted classes":
+            colours = 256 if number > 64 else 64
+            drawing = png(image.quantize(colours, dither=Image.Dither.NONE))
+            made.append(Labelled(name, drawing, classes_alt(view, number)))
+        else:
+            alt = f"{name} of {base}" if name != "photo" else f"query {base}"
+            made.append(Labelled(name, jpeg(image, VIEW_WIDTH, quality), alt))
+    return made
+
+
+def classes_alt(view: View, num_classes: int) -> str:
+    """The largest classes of a photo in words."""
+    share = np.bincount(view.look.classes.ravel(), minlength=num_classes) / view.look.classes.size
+    names = class_names(num_classes)
+    largest = [c for c in np.argsort(-share, kind="stable")[:4] if share[c] > 0]
+    return "predicted classes: " + ", ".join(f"{names[c]} {100 * share[c]:.0f}%" for c in largest)
+
+
+def attention_caption(effect: float | None) -> str:
+    """What a reader must know before believing an attention map."""
+    general = (
+        "Attention is the network's positive map of one value per location, drawn relative to the mean of its image."
+    )
+    if effect is None:
+        return general
+    measured = f"Multiplying it by a ramp of 0.5 to 1.5 across the photo moves the descriptor by {_percent(effect)}"
+    if effect >= LEAST_EFFECT:
+        return f"{general} {measured}, so the map takes part in what is retrieved."
+    return (
+        f"{general} {measured}: retrieval does not depend on the map. That is how the released placement of attention "
+        "works: the L2 norm at every location cancels a positive factor, and the class logits see the map detached, so no "
+        "loss reaches its weights. What is shown is where initialisation, weight decay and the trained features beneath "
+        "left it; it was not learnt."
+    )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}%" if fraction >= 0.001 else "less than 0.1%"

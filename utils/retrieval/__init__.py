@@ -1,0 +1,1 @@
+"""Images -> descriptors -> neighbours."""

@@ -1,0 +1,277 @@
+"""A gallery made ready for searching: shortened by PCA and put into a faiss index where asked, and kept on disk."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from utils.retrieval.exact import as_float32, rerank, search
+from utils.retrieval.pca import Projection, fit_projection, sample_rows
+from utils.retrieval.settings import (
+    ADVISED_PER_CENTROID,
+    FLAT,
+    OPQ_BITS,
+    RetrievalSettings,
+    default_nprobe,
+    faiss_errors,
+)
+from utils.retrieval.store import locked
+from utils.system.logs import LOGGER, progress_bar
+from utils.system.seeding import seed_sequence
+
+FORMAT = "index-1"
+"""Part of every file's key: raise the number where the way from descriptors to an index changes."""
+CANDIDATES = 100
+"""Taken from an approximate index at least and put into exact order: its own order is approximate too."""
+TRAINING_ROWS, TRAINING_ROWS_PER_LIST = 65_536, 64
+ROWS_AT_ONCE = 65_536
+
+
+class SearchableGallery:
+    """Descriptors of a gallery, shortened and indexed as the settings say.
+
+    Parameters
+    ----------
+    descriptors : (G, D) of a float type; memory-mapped ones stay so.
+    folder : where the projection, shortened descriptors and the trained index are kept and looked for, for these very
+        descriptors alone (see `utils.retrieval.store.folder_of`); None keeps nothing.
+
+    Attributes
+    ----------
+    rows : (G, d), what is searched: the descriptors, after PCA if asked for.
+    index : the trained index, None for the exact search.
+    nprobe : lists that a query looks into, None for an index without lists.
+    build_s : seconds that PCA, training and filling the index took, when they were done.
+    bytes_per_image : of the index as a file (of `rows` for the exact search).
+    """
+
+    def __init__(self, descriptors: np.ndarray, settings: RetrievalSettings, folder: Path | None = None) -> None:
+        self.settings = settings
+        self.index: faiss.Index | None = None
+        self.nprobe: int | None = None
+        self.projection: Projection | None = None
+        self.build_s = 0.0
+        self.descriptors = self.rows = descriptors
+        with locked(folder) if folder is not None else nullcontext():
+            if settings.pca_dim is not None:
+                self._project(folder)
+            self.bytes_per_image = float(self.rows.itemsize * self.rows.shape[1])
+            if settings.index != FLAT:
+                self._set_index(folder)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest k (all, in a smaller gallery) of each query (Q, D): indexes (Q, k) int64 and distances (Q, k) float32.
+
+        Distances are Euclidean ones between descriptors (after PCA), also where an approximate index chose the candidates.
+        """
+        queries = self.shortened(queries)
+        if self.index is None:
+            return search(self.rows, queries, k)
+        k = min(k, len(self.rows))
+        indexes, distances = rerank(self.rows, queries, self.candidates(queries, max(k, CANDIDATES)), k)
+        few = np.flatnonzero(indexes[:, -1] < 0)
+        if len(few):  # the lists looked into hold fewer than k images, or a graph falls apart
+            indexes[few], distances[few] = search(self.rows, queries[few], k)
+        return indexes, distances
+
+    def exact(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """What an exact search in the same descriptors returns, see `search`."""
+        return search(self.rows, self.shortened(queries), k)
+
+    def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
+        """What the index itself returns for shortened queries (Q, d): (Q, min(count, G)) int64, -1 for none."""
+        return self.index.search(as_float32(queries), min(count, len(self.rows)))[1]
+
+    def shortened(self, queries: np.ndarray) -> np.ndarray:
+        """Queries (Q, D) in the space that is searched: (Q, d)."""
+        return queries if self.projection is None else self.projection(queries).astype(self.settings.dtype)
+
+    def description(self) -> dict:
+        """What it is and costs, as plain values."""
+        settings = self.settings
+        return {
+            "factory": settings.index,
+            "nprobe": self.nprobe,
+            "pca_dim": settings.pca_dim,
+            "pca_whiten": settings.pca_whiten,
+            "descriptor_dtype": settings.dtype,
+            "bytes_per_image": self.bytes_per_image,
+            "build_s": self.build_s,
+        }
+
+    def _project(self, folder: Path | None) -> None:
+        settings = self.settings
+        shape = len(self.descriptors), settings.pca_dim
+        name = _key("pca", settings.pca_dim, settings.pca_whiten, settings.dtype, settings.seed)
+        start = time.perf_counter()
+        matrices, rows = (None, None) if folder is None else (folder / f"{name}.npz", folder / f"{name}.npy")
+        if folder is not None:
+            with suppress(OSError, ValueError, KeyError, EOFError):
+                with np.load(matrices) as kept:
+                    projection = Projection(kept["mean"], kept["matrix"])
+                    self.build_s = float(kept["build_s"])
+                kept_rows = np.load(rows, mmap_mode="r")
+                if kept_rows.shape == shape and kept_rows.dtype == settings.dtype:
+                    self.projection, self.rows = projection, kept_rows
+                    LOGGER.info("PCA to %d numbers is taken from %s", settings.pca_dim, folder)
+                    return
+        self.projection = fit_projection(self.descriptors, settings.pca_dim, settings.pca_whiten, settings.seed)
+        if folder is None:
+            self.rows = np.empty(shape, settings.dtype)
+            self.projection.write_into(self.rows, self.descriptors)
+            self.build_s = time.perf_counter() - start
+            return
+        with _replacing(rows) as temporary:
+            projected = np.lib.format.open_memmap(temporary, "w+", settings.dtype, shape)
+            self.projection.write_into(projected, self.descriptors)
+            projected.flush()
+        self.build_s = time.perf_counter() - start
+        with _replacing(matrices) as temporary, open(temporary, "wb") as file:
+            np.savez(file, mean=self.projection.mean, matrix=self.projection.matrix, build_s=self.build_s)
+        self.rows = np.load(rows, mmap_mode="r")
+
+    def _set_index(self, folder: Path | None) -> None:
+        settings = self.settings
+        described = asdict(settings)
+        del described["nprobe"]
+        path = None if folder is None else folder / f"{_key('index', *described.values())}.faiss"
+        kept = None if path is None else _open_index(path, self.rows.shape)
+        if kept is None:
+            start = time.perf_counter()
+            self.index = build_index(self.rows, settings.index, settings.seed)
+            build_s = time.perf_counter() - start
+            if path is None:
+                size = faiss.serialize_index(self.index).nbytes
+            else:
+                size = _save_index(self.index, path, {**described, "build_s": build_s})
+                self.index = _read_mapped(path, settings.index)
+                LOGGER.info("index %s is kept in %s (%.1f MB)", settings.index, path, size / 1e6)
+        else:
+            self.index, about = kept
+            build_s, size = about["build_s"], about["bytes"]
+            LOGGER.info("index %s is taken from %s", settings.index, path)
+        self.build_s += build_s
+        self.bytes_per_image = size / len(self.rows)
+        lists = faiss.try_extract_index_ivf(self.index)
+        if lists is not None:
+            self.nprobe = lists.nprobe = settings.nprobe or default_nprobe(lists.nlist)
+
+
+def build_index(rows: np.ndarray, factory: str, seed: int = 0) -> faiss.Index:
+    """Train an index on a sample of descriptors (G, d) and put them all in, block by block.
+
+    The same descriptors, string, seed and number of threads give the same index; a graph is built by one thread,
+    because with several it would depend on which of them comes first.
+    """
+    with faiss_errors(f"--index {factory}"), _threads(1 if "HNSW" in factory else None):
+        index = faiss.index_factory(rows.shape[1], factory)
+        lists = faiss.try_extract_index_ivf(index)
+        wanted = max(TRAINING_ROWS, TRAINING_ROWS_PER_LIST * (lists.nlist if lists is not None else 0))
+        if not index.is_trained:
+            sample = sample_rows(rows, wanted, seed, "index")
+            LOGGER.info("index %s: training on %d of %d descriptors", factory, len(sample), len(rows))
+            if lists is not None and len(sample) < ADVISED_PER_CENTROID * lists.nlist:
+                LOGGER.warning(
+                    "--index %s: %d images make %.1f per list, and faiss advises %d; fewer lists may find more",
+                    *(factory, len(rows), len(sample) / lists.nlist, ADVISED_PER_CENTROID),
+                )
+            rotations = _seed_training(index, int(seed_sequence(seed, "index").generate_state(1)[0] >> 1))
+            index.train(sample)
+            for transform in rotations:
+                transform.pq = None
+        for start in progress_bar(range(0, len(rows), ROWS_AT_ONCE), desc=f"index {factory}", unit="block"):
+            index.add(as_float32(rows[start : start + ROWS_AT_ONCE]))
+    return index
+
+
+def _seed_training(index: faiss.Index, seed: int) -> list[faiss.OPQMatrix]:
+    """Seed every clustering, and let small galleries pass without a line per clustering; returns the OPQ transforms, whose
+    quantizer is to be taken away again after training."""
+    rotated = []
+    inner = index
+    if isinstance(index, faiss.IndexPreTransform):
+        for i in range(index.chain.size()):
+            transform = faiss.downcast_VectorTransform(index.chain.at(i))
+            if isinstance(transform, faiss.OPQMatrix):
+                transform.own = faiss.ProductQuantizer(transform.d_out, transform.M, OPQ_BITS)
+                transform.pq = transform.own  # the C++ side holds a bare pointer: the attribute above keeps it alive
+                rotated.append(transform)
+        inner = faiss.downcast_index(index.index)
+    if isinstance(inner, faiss.IndexHNSW):
+        inner = faiss.downcast_index(inner.storage)
+    if hasattr(inner, "do_polysemous_training"):
+        inner.do_polysemous_training = (
+            False  # an order of centroids that takes minutes and serves a filter not used here
+        )
+    for part in (inner, *rotated):
+        for clustering in (getattr(part, "cp", None), getattr(getattr(part, "pq", None), "cp", None)):
+            if clustering is not None:
+                clustering.seed, clustering.min_points_per_centroid = seed, 1
+    return rotated
+
+
+def _open_index(path: Path, shape: tuple[int, int]) -> tuple[faiss.Index, dict] | None:
+    """A kept index and what is known about it, or None where there is none or it is damaged."""
+    try:
+        about = json.loads(path.with_suffix(".json").read_text())
+        if path.stat().st_size != about["bytes"]:
+            raise ValueError("not its size")
+        index = _read_mapped(path, about["index"])
+        if (index.ntotal, index.d) != shape:
+            raise ValueError(f"holds {index.ntotal} descriptors")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        LOGGER.warning("%s: cannot be used (%s); building anew", path, " ".join(str(error).split()))
+        return None
+    return index, about
+
+
+def _read_mapped(path: Path, factory: str) -> faiss.Index:
+    """Memory-mapped: lists by every faiss, graphs and flat codes by those that can (1.11 on), else read."""
+    flags = faiss.IO_FLAG_MMAP if "IVF" in factory else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
+    return faiss.read_index(str(path), flags)
+
+
+def _save_index(index: faiss.Index, path: Path, about: dict) -> int:
+    """Write an index and what is known about it; returns its bytes."""
+    with _replacing(path) as temporary:
+        faiss.write_index(index, str(temporary))
+        size = temporary.stat().st_size
+        path.with_suffix(".json").write_text(json.dumps({**about, "faiss": faiss.__version__, "bytes": size}) + "\n")
+    return size
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which takes its place when all went well."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # faiss tells of a full disk by a RuntimeError
+        raise OSError(f"{path}: cannot write ({' '.join(str(error).split())}); make room") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _key(kind: str, *values) -> str:
+    return f"{kind}-{hashlib.sha256(json.dumps([FORMAT, *values]).encode()).hexdigest()[:16]}"
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Threads of faiss within; None leaves them as they are."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -1,0 +1,228 @@
+"""Where were these photos taken? Each is looked up in a gallery of images whose positions are known."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datasets.naming import KINDS, camera_of, count_suffixes, list_folder
+from datasets.places import ImageSet
+from datasets.positions.find import Zone, locate, located_images, name_position, require_positions
+from datasets.reading.batches import find_unusable
+from models.segvpr import SegVPR
+from utils.evaluation.screening import Screening
+from utils.evaluation.tables import align, printable
+from utils.retrieval.embedding import EmbeddingOptions, embed_images
+from utils.retrieval.index import SearchableGallery
+from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
+from utils.retrieval.store import bounded_batches, default_folder, folder_of, stored_descriptors, weights_digest
+from utils.system.logs import LOGGER
+
+SPREAD_AT = 5
+SAME_PLACE_M = KINDS["utm"].eval_threshold_m
+
+
+@dataclass(frozen=True)
+class Match:
+    """A gallery image: its UTM east and north in metres, and how far its descriptor is from the photo's (Euclidean).
+
+    Attributes
+    ----------
+    latitude, longitude : the same position in degrees, None where the UTM zone is not known.
+    """
+
+    path: str
+    east: float
+    north: float
+    descriptor_distance: float
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """What was found for a photo.
+
+    Attributes
+    ----------
+    matches : gallery images, nearest descriptor first; the first one's position is the answer.
+    spread_m : the largest distance in metres between any two positions among the first five matches, however many `matches`
+        holds: small if they agree on a place, large if in doubt. None if the gallery has fewer than five images.
+    """
+
+    photo: str
+    matches: tuple[Match, ...]
+    spread_m: float | None
+
+
+def photo_paths(path: str | Path) -> list[str]:
+    """A photo, or all images below a folder; FileNotFoundError or ValueError where there is none."""
+    path = Path(path)
+    if path.is_dir():
+        listing = list_folder(path)
+        if listing.unread:
+            LOGGER.info("%s: not read: %s", path, count_suffixes(listing.unread))
+        return listing.images
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such photo or folder of photos")
+    return [str(path)]
+
+
+def usable_photos(photos: Sequence[str], min_side: int) -> tuple[list[str], dict[str, str]]:
+    """The photos that can be looked up, and for each other one what is wrong, which is logged; ValueError where none can.
+
+    Parameters
+    ----------
+    min_side : least number of pixels on either side.
+    """
+    faults = {path: fault for path, fault in find_unusable(photos, min_side) if fault}
+    if len(faults) == len(photos):
+        others = f" (nor can {len(faults) - 1} other photos be used)" if len(faults) > 1 else ""
+        raise ValueError(f"{next(iter(faults.values()))}{others}")
+    for fault in faults.values():
+        LOGGER.warning("not looked up: %s", fault)
+    return [path for path in photos if path not in faults], faults
+
+
+def usable_gallery(
+    folder: Path,
+    csv_file: Path | None,
+    zone: Zone | None,
+    allow_missing_rows: bool,
+    screening: Screening,
+    min_side: int,
+) -> tuple[ImageSet, Zone | None]:
+    """`datasets.positions.find.located_images`; on request without the images that cannot be used or have no position."""
+    if not screening.skip:
+        return located_images(folder, csv_file, zone, allow_missing_rows)
+    listing = list_folder(folder)
+    for path in listing.images:
+        try:
+            name_position(path)
+        except ValueError as error:
+            screening.reject(path, str(error))
+    usable = screening.usable_paths([path for path in listing.images if path not in screening.rejected], min_side)
+    some_left_out = len(usable) < len(listing.images)  # the CSV file may list them
+    found = locate(usable, csv_file, folder, zone, allow_missing_rows or some_left_out, listing.unread)
+    placed = ~np.isnan(found.positions).any(axis=1)
+    if not placed.any():
+        require_positions(usable, found.positions, found.faults)
+        raise ValueError(f"{folder}: none of its {len(listing.images)} images can be used; replace them")
+    for path in np.array(usable)[~placed].tolist():
+        screening.reject(path, f"{path}: no position in its name, in a CSV file or in its EXIF data")
+    paths = tuple(np.array(usable)[placed].tolist())
+    cameras = np.array([camera_of(path) for path in paths])
+    return ImageSet(str(folder), paths, found.positions[placed], cameras, report=found.report), found.zone
+
+
+def localize(
+    model: SegVPR,
+    checkpoint: Path,
+    gallery: ImageSet,
+    photos: Sequence[str],
+    options: EmbeddingOptions,
+    scale: float,
+    top: int = SPREAD_AT,
+    store: Path | None = None,
+    zone: Zone | None = None,
+    retrieval: RetrievalSettings = EXACT,
+) -> list[Localisation]:
+    """Look up photos, which need no position, in a gallery.
+
+    Parameters
+    ----------
+    checkpoint : the file of the model's weights; it says where the store is by default, the weights which part of it.
+    gallery : with a position for every image, see `datasets.positions.find.located_images`.
+    scale : factor by which gallery images and photos are resized.
+    top : matches per photo (fewer where the gallery is smaller).
+    store : folder in which the gallery's descriptors are kept; default see `utils.retrieval.store.default_folder`.
+    zone : UTM zone of the gallery's positions, where it is known: positions are then told in degrees too.
+    retrieval : how the gallery is searched.
+
+    Raises
+    ------
+    ValueError, OSError : an image that cannot be read or has no position, a store that cannot be written.
+    """
+    if top < 1:
+        raise ValueError(f"top: {top} matches were asked for; it must be at least 1")
+    if not photos:
+        raise ValueError("no photos to look up")
+    require_positions(gallery.paths, gallery.positions)
+    check_settings(retrieval, model.descriptor_dim, gallery.folder, len(gallery))
+    # first, so that a damaged photo is known before hours of embedding a gallery
+    looked_up = embed_images(model, photos, scale, bounded_batches(options, photos, scale), "photos")
+    folder = default_folder(checkpoint) if store is None else store
+    known = stored_descriptors(model, weights_digest(model), gallery.paths, scale, options, folder, retrieval.dtype)
+    searchable = SearchableGallery(known, retrieval, folder_of(known))
+    indexes, distances = searchable.search(looked_up.astype(retrieval.dtype, copy=False), max(top, SPREAD_AT))
+    found = []
+    for photo, row, row_distances in zip(photos, indexes, distances):
+        shown = gallery.positions[row[:top]]
+        degrees = zone.unproject(shown).round(7).tolist() if zone else [(None, None)] * len(shown)
+        matches = tuple(
+            Match(gallery.paths[i], *map(float, gallery.positions[i]), float(distance), *pair)
+            for i, distance, pair in zip(row[:top], row_distances, degrees)
+        )
+        first = gallery.positions[row[:SPREAD_AT]]
+        found.append(Localisation(str(photo), matches, spread(first) if len(first) == SPREAD_AT else None))
+    return found
+
+
+def spread(positions: np.ndarray) -> float:
+    """The largest distance between any two of N positions (N, 2), in their unit; 0 for a single one."""
+    return float(np.linalg.norm(positions[:, None] - positions[None], axis=-1).max())
+
+
+def format_localisations(localisations: Sequence[Localisation], gallery: ImageSet | None = None) -> str:
+    """A table per photo: matches, nearest descriptor first, and whether the first five agree, if that can be said.
+
+    Parameters
+    ----------
+    gallery : if given, paths are shown relative to its folder, and the spread of the first five only if five of its images
+        lie at the place found: a gallery with one image of each place has no five that could agree.
+    """
+    blocks = []
+    for found in localisations:
+        rows = [
+            [
+                f"{rank} {_shown_path(m.path, gallery)}",
+                f"{m.east:.2f}",
+                f"{m.north:.2f}",
+                f"{m.descriptor_distance:.4f}",
+            ]
+            for rank, m in enumerate(found.matches, 1)
+        ]
+        best = found.matches[0]
+        title = f"{printable(found.photo)}: at {best.east:.2f} east, {best.north:.2f} north"
+        if best.latitude is not None:
+            title += f" (latitude {best.latitude:.6f}, longitude {best.longitude:.6f})"
+        if found.spread_m is not None and (gallery is None or could_agree(best, gallery)):
+            title += f"; the first {SPREAD_AT} matches lie within {found.spread_m:.1f} m of each other"
+        table = align([["match", "east m", "north m", "descriptor distance"], *rows])
+        blocks.append("\n".join([title, *(f"  {line}" for line in table)]))
+    return "\n\n".join(blocks)
+
+
+def could_agree(best: Match, gallery: ImageSet) -> bool:
+    """Whether as many gallery images as the spread compares lie within 25 m of a match: only then can they agree."""
+    distances = np.linalg.norm(gallery.positions - (best.east, best.north), axis=1)
+    return int((distances <= SAME_PLACE_M).sum()) >= SPREAD_AT
+
+
+def _shown_path(path: str, gallery: ImageSet | None) -> str:
+    inside = gallery is not None and Path(path).is_relative_to(gallery.folder)
+    return printable(Path(path).relative_to(gallery.folder) if inside else path)
+
+
+def to_json(localisations: Sequence[Localisation], faults: Mapping[str, str] | None = None) -> str:
+    """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m"}]}`, a match with the attributes of `Match`.
+
+    Paths are whole, so that a program can open them; `spread_m` is null if the gallery has fewer than five images.
+    Where photos could not be looked up, `"errors": [{"photo", "error"}]` says why.
+    """
+    content: dict[str, list] = {"localisations": [asdict(found) for found in localisations]}
+    if faults:
+        content["errors"] = [{"photo": photo, "error": fault} for photo, fault in faults.items()]
+    return json.dumps(content, indent=2)

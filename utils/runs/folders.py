@@ -1,0 +1,242 @@
+"""Run folders: `runs/<exp_name>/<timestamp>/`, one process at a time, and what may change when a run goes on."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint
+from utils.system.logs import LOGGER
+
+LAST, PREVIOUS, BEST, START = "last.pth", "previous.pth", "best.pth", "start.pth"
+"""Checkpoints of a run: now, the one before, the best, and the weights that training started from."""
+RESULTS, REPORT = "results.json", "report.html"
+WRITTEN_AT_START = ("log.txt", "run.lock", START, f"{LAST}.tmp", "events.out.tfevents")
+"""How the names of files begin that say nothing yet about a run."""
+NAMES_SHOWN = 10
+
+MAY_CHANGE = {
+    *("resume", "exp_name", "device", "num_workers", "n_epochs", "patience", "save_every_min", "pretrain"),
+    *("no_report", "compile", "deterministic", "decode"),  # like the device, the machine's matter
+    "sync_bn",  # another number of processes may go on, and one process knows no synchronised BN
+    *("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets"),
+}
+"""Arguments that may differ when a run goes on; of the data sets, only where they lie."""
+
+
+def check_exp_name(exp_name: str) -> None:
+    """ValueError unless `runs/<exp_name>` is a folder below `runs`."""
+    path = Path(exp_name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in exp_name:
+        raise ValueError(
+            f"--exp_name {exp_name!r}: results go to a folder below runs/; give a name, such as segvpr or night/seed1"
+        )
+
+
+@contextmanager
+def fresh_folder(folder: Path, exist_ok: bool = False) -> Iterator[Path]:
+    """Make a folder and its parents; where what is within fails before it has results, remove again what was made."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+        yield folder
+    except BaseException:
+        _remove_unused(made)
+        raise
+
+
+def _remove_unused(folders: Sequence[Path]) -> None:
+    """Remove folders, innermost first, down to the first that holds more than what a start writes."""
+    with suppress(OSError):
+        for folder in folders:
+            files = list(folder.iterdir()) if folder.exists() else []
+            if any(file.is_dir() or not file.name.startswith(WRITTEN_AT_START) for file in files):
+                return
+            for file in files:
+                file.unlink()
+            if folder.exists():
+                folder.rmdir()
+
+
+@contextmanager
+def new_run_folder(exp_name: str) -> Iterator[Path]:
+    """A `fresh_folder` `runs/<exp_name>/<timestamp>/`; a number is added where another run took the same second."""
+    check_exp_name(exp_name)
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    with ExitStack() as held:
+        for extra in ["", *(f"-{i}" for i in range(2, 100))]:
+            folder = Path("runs", exp_name, stamp + extra)
+            try:
+                held.enter_context(fresh_folder(folder))
+                break
+            except OSError as error:
+                if folder.exists():
+                    continue
+                raise OSError(
+                    f"--exp_name {exp_name}: cannot make {folder} ({error.strerror}); run where you may write"
+                ) from error
+        else:
+            raise OSError(f"--exp_name {exp_name}: too many runs were started at {stamp}")
+        yield folder
+
+
+def newest(folders: Iterable[Path]) -> Path | None:
+    """The run folder whose checkpoints were written last, whatever the folders are called; None without any."""
+    return max(folders, key=_saved_at, default=None)
+
+
+def _saved_at(folder: Path) -> tuple:
+    """When a run's checkpoints were written; of two at one moment, the numbers in their names decide: `-10` follows `-2`."""
+    files = [folder / name for name in (LAST, PREVIOUS, BEST)]
+    times = [file.stat().st_mtime_ns for file in files if file.exists()]
+    return max(times, default=0), [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", folder.name)]
+
+
+def find_checkpoint(resume: str | None, exp_name: str) -> Path | None:
+    """The file that `--resume` means: a file, a run folder, or `auto`: the newest run of `exp_name` (None if there is none)."""
+    if resume is None:
+        return None
+    if resume == "auto":
+        check_exp_name(exp_name)
+        run = newest(path.parent for name in (LAST, PREVIOUS) for path in Path("runs", exp_name).glob(f"*/{name}"))
+        return run / LAST if run else None
+    path = Path(resume)
+    if path.is_dir():
+        if not (path / LAST).exists() and not (path / PREVIOUS).exists():
+            raise FileNotFoundError(f"--resume {path}: no {LAST} in this folder; name the folder of a run, or auto")
+        return path / LAST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--resume {path}: no such checkpoint file or run folder; correct the path, or give auto"
+        )
+    return path
+
+
+def nothing_found(exp_name: str) -> str:
+    """What to say where `--resume auto` finds no run; names that are like `exp_name` come first."""
+    runs = {path.parent.parent for name in (LAST, PREVIOUS) for path in Path("runs").glob(f"*/*/**/{name}")}
+    names = sorted(path.relative_to("runs").as_posix() for path in runs)
+    names.sort(key=lambda name: SequenceMatcher(None, name.lower(), exp_name.lower()).ratio(), reverse=True)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    there = (
+        f"runs that exist: {', '.join(names[:NAMES_SHOWN])}{more}"
+        if names
+        else f"no run exists in {Path('runs').resolve()}"
+    )
+    return f"--resume auto: found no run named {exp_name}, so this is a new one; {there}"
+
+
+def weights_of_run(folder: Path) -> Path:
+    """The best checkpoint of a run folder, or the last where there is none."""
+    return folder / BEST if (folder / BEST).is_file() else folder / LAST
+
+
+def load_newest(path: Path) -> Checkpoint:
+    """Read a checkpoint; a `last.pth` that is damaged or gone gives way to the `previous.pth` beside it, with a warning."""
+    try:
+        return load_checkpoint(path)
+    except (ValueError, OSError) as error:
+        previous = path.with_name(PREVIOUS)
+        if path.name != LAST or not previous.is_file():
+            raise
+        LOGGER.warning("%s; going back to %s", error, previous)
+        return load_checkpoint(previous)
+
+
+def replace_damaged(used: Path, folder: Path) -> None:
+    """Put a `previous.pth` that was gone back to in the place of the `last.pth` of the same run.
+
+    Else the next save would keep the damaged file and drop the whole one.
+    """
+    if used.name == PREVIOUS and used.resolve().parent == folder.resolve():
+        os.replace(used, folder / LAST)
+
+
+def own_folder(exp_name: str, checkpoint: Path | None) -> Path | None:
+    """The folder of the run that goes on there: one of `exp_name` whose `last.pth` is resumed; None where a new one is needed."""
+    if checkpoint is not None and checkpoint.name == LAST:
+        folder = checkpoint.resolve().parent
+        if folder.parent == Path("runs", exp_name).resolve():
+            return folder
+    return None
+
+
+def bring_along(checkpoint: Path, folder: Path) -> None:
+    """Take along the best checkpoint so far and the first weights where a run goes on in another folder."""
+    for file in (checkpoint.with_name(name) for name in (BEST, START)):
+        if file.is_file() and file.resolve().parent != folder.resolve():
+            shutil.copyfile(file, folder / file.name)
+
+
+def has_results(folder: Path, reported: bool) -> bool:
+    """Whether a run's results, and its report where one is wanted, are those of its last checkpoint."""
+    wanted = [folder / name for name in ((RESULTS, REPORT) if reported else (RESULTS,))]
+    last = folder / LAST
+    return last.is_file() and all(
+        file.is_file() and file.stat().st_mtime_ns >= last.stat().st_mtime_ns for file in wanted
+    )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes off a run folder; ValueError where one is at work in it. Ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: nothing to lock with
+        yield
+        return
+    with open(folder / "run.lock", "a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by loader workers, as flock would be
+        except OSError:
+            raise ValueError(
+                f"{folder}: another process is training in this run folder; wait for it, or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def check_format(checkpoint: Checkpoint) -> None:
+    """ValueError where an older version wrote the state of this run: it would go on with other triplets."""
+    if checkpoint.format != FORMAT:
+        raise ValueError(
+            f"--resume {checkpoint.path}: an older version of this program started this run, and drew other triplets, so "
+            "it cannot go on here. To start a new run from its weights, write them to a file of their own "
+            f"(python3 -m utils.export --resume {checkpoint.path} --out weights.pth) and give --resume weights.pth"
+        )
+
+
+def check_record(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Whether a run may go on with other arguments or data than it was started with.
+
+    Parameters
+    ----------
+    saved, now : `arguments` (name -> plain value) and `data` (part -> fingerprint of its relative file list).
+
+    Raises
+    ------
+    ValueError : something differs that would make it another run; all differences are listed. Others are logged.
+    """
+    changed = dict(_differences(saved.get("arguments", {}), now["arguments"]))
+    refused = [f"--{name} was {a}, is {b}" for name, (a, b) in changed.items() if name not in MAY_CHANGE]
+    refused += [f"the files of {part} differ" for part, _ in _differences(saved.get("data", {}), now["data"])]
+    if refused:
+        raise ValueError(
+            f"--resume: this would be another run: {'; '.join(refused)} (leave these as they were, or start anew)"
+        )
+    for name, (a, b) in changed.items():
+        if name != "resume":
+            LOGGER.info("changed on resume: --%s was %s, is %s", name, a, b)
+
+
+def _differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterable[tuple[str, tuple[Any, Any]]]:
+    for name in dict.fromkeys([*saved, *now]):
+        if saved.get(name) != now.get(name):
+            yield name, (saved.get(name), now.get(name))

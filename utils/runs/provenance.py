@@ -1,0 +1,93 @@
+"""Where a result comes from: the flags, the seed, the versions, and the commit of the source."""
+
+import os
+import platform
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {
+    "torch": ("torch",),
+    "torchvision": ("torchvision",),
+    "numpy": ("numpy",),
+    "faiss": ("faiss-cpu", "faiss-gpu", "faiss"),
+    "pillow": ("pillow",),
+    "scikit-learn": ("scikit-learn",),
+}
+"""Packages that a result depends on, each with the names under which it is distributed."""
+GIT_PATIENCE_S = 10
+
+
+def provenance(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `results.json` that say how a result was made.
+
+    Parameters
+    ----------
+    flags : value of every flag by name, defaults included; plain values.
+    """
+    return {"flags": dict(flags), "seed": flags.get("seed"), "versions": versions(), **source_state()}
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """Versions of the project, of Python, and of the packages; None for one that is not installed."""
+    found = {"segvpr": project_version(), "python": platform.python_version()}
+    return found | {name: _version(distributions) for name, distributions in PACKAGES.items()}
+
+
+def project_version() -> str | None:
+    """The version in `pyproject.toml`; None where the file is not there."""
+    try:
+        return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _version(distributions: tuple[str, ...]) -> str | None:
+    for name in distributions:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+@cache
+def source_state(root: Path = ROOT) -> dict[str, Any]:
+    """The commit that `root` is at, and whether tracked files differ from it; both None where it is no git checkout.
+
+    A copy of the source inside another repository has no commit of its own. Asked once per process: the code that runs
+    is the code of the start.
+    """
+    unknown = {"commit": None, "uncommitted_changes": None}
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != root.resolve():
+        return unknown
+    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")
+    if not commit or changes is None:
+        return unknown
+    return {"commit": commit, "uncommitted_changes": bool(changes)}
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What git says, or None where it fails or is not installed."""
+    # variables such as GIT_DIR would point it at another repository
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=GIT_PATIENCE_S,
+            check=True,
+            env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

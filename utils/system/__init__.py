@@ -1,0 +1,1 @@
+"""Process, device and messages."""

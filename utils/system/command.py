@@ -1,0 +1,70 @@
+"""How a command line ends: one line and a status, never a traceback for what the user can mend."""
+
+import errno
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from utils.system.failures import PeerFailed, RunFailed
+from utils.system.interrupts import Interrupts, StopRequested
+from utils.system.launch import launched
+from utils.system.logs import LOGGER, stop_logging
+
+RUN_FAILED, USER_ERROR = 1, 2
+COMPILERS = ("torch._dynamo", "torch._inductor")
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+GRACE_S = 2.0
+"""What all processes of a run find wrong, the first one says; torchrun then ends the others before they speak."""
+
+
+def run_command(name: str, command: Callable[[], None]) -> int:
+    """Run a command; ValueError and OSError become one line on stderr and status 2, the traceback goes to the log file.
+
+    A signal ends it with 128 + its number, whatever it is at; training saves the run first.
+    """
+    rank, processes = launched()
+    try:
+        with Interrupts(repeated=processes > 1, at_once=True):
+            command()
+        return 0
+    except (ValueError, OSError) as error:
+        line = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.filename is None and error.errno in DISK_FULL:
+            line = f"{error.strerror}: make room where results are written, then start again (training: with --resume)"
+        LOGGER.debug("failed: %s", line, exc_info=True)
+        _say(name, f"error: {line}")
+        return USER_ERROR
+    except RuntimeError as error:
+        line = describe(error)
+        if line is None:
+            raise
+        LOGGER.debug("failed: %s", line)
+        _say(name, f"error: {line}", at_once=isinstance(error, PeerFailed))
+        return RUN_FAILED
+    except StopRequested as stop:
+        if rank == 0:
+            print(f"{name}: {stop}", file=sys.stderr)
+        return stop.status
+    except KeyboardInterrupt:
+        _say(name, "stopped by SIGINT")
+        return 128 + signal.SIGINT
+    finally:
+        stop_logging()
+
+
+def _say(name: str, line: str, at_once: bool = False) -> None:
+    """Print the last line of a command on stderr; where several processes run, with the number of the one that speaks."""
+    rank, processes = launched()
+    if rank and not at_once:
+        time.sleep(GRACE_S)
+    print(f"{name}: rank {rank}: {line}" if processes > 1 else f"{name}: {line}", file=sys.stderr, flush=True)
+
+
+def describe(error: RuntimeError) -> str | None:
+    """What to say of an error that a user can do something about; None for a fault of the program."""
+    if isinstance(error, RunFailed):
+        return str(error)
+    if type(error).__module__.startswith(COMPILERS):
+        return f"--compile: torch.compile failed here, try without it: {' '.join(str(error).split())[:300]}"
+    return None

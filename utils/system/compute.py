@@ -1,0 +1,158 @@
+"""Device, number format and memory layout: everything about the machine that the method does not see."""
+
+import ctypes
+import os
+import platform
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.segvpr import SegVPR
+from utils.system.distributed import world_size
+from utils.system.launch import local_rank
+
+CPU = torch.device("cpu")
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and in which numbers the network runs.
+
+    Attributes
+    ----------
+    dtype : type of the convolutions under autocast; None for plain float32 (or whatever type the model has).
+    compiled : whether `place` hands the network's parts to torch.compile.
+    """
+
+    device: torch.device = CPU
+    dtype: torch.dtype | None = None
+    compiled: bool = False
+
+    @property
+    def precision(self) -> str:
+        """Name of the precision: fp32, bf16 or fp16."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.device}, {self.precision}" + (", compiled" if self.compiled else "")
+
+    def autocast(self) -> AbstractContextManager:
+        """Within it, convolutions run in `dtype`; losses and powers widen their input themselves."""
+        return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """The model on the device, channels last: the layout that convolutions are fastest in; its parts compiled on request."""
+        model = model.to(self.device).to(memory_format=torch.channels_last)
+        if self.compiled:
+            for part in model.children():
+                part.compile()  # in place: parameters and their names stay as they are
+        return model
+
+    def embedder(self, model: SegVPR) -> SegVPR:
+        """What embeds many images: a copy of the model that can only `embed` and `attend`, BN folded and weights in `dtype`
+        once and for all; the model itself where it is compiled, since a copy would be compiled anew. In eval mode."""
+        if self.compiled:
+            return model.eval()
+        embedder = model.for_embedding()
+        for part in (embedder.encoder, embedder.attention):
+            part.to(self.dtype)
+        return embedder.to(memory_format=torch.channels_last)
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """`auto` (the first of cuda, mps, cpu that is there), or a device by name; ValueError where it is absent.
+
+    Each of several processes has a GPU of its own.
+    """
+    if local_rank() is not None:
+        return _device_of_process(name, local_rank())
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device mps: not available here; use --device cpu or auto")
+    return device
+
+
+def _device_of_process(name: str, number: int) -> torch.device:
+    """The device of the process with this number on its machine."""
+    if name == "mps":
+        raise ValueError("--device mps: for one process only; start without torchrun, or with --device cpu")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return CPU
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", number + 1)), torch.cuda.device_count()
+    if processes > gpus:  # which all processes of the machine see alike
+        raise ValueError(
+            f"--device {name}: {gpus} CUDA devices for {processes} processes, and each needs its own; start torchrun with fewer "
+            "(--nproc_per_node), or use --device cpu"
+        )
+    return torch.device("cuda", number)
+
+
+def check_sync_bn(device: torch.device) -> None:
+    """ValueError where BN statistics cannot be taken over the images of several processes."""
+    if device.type != "cuda" or world_size() == 1:
+        raise ValueError("--sync_bn: for several processes with a GPU each; start with torchrun, or leave it out")
+
+
+def resolve_compute(
+    device: str = "auto", precision: str = "auto", compiled: bool = False, deterministic: bool = False
+) -> Compute:
+    """Device and precision by name, and this process set up for them; `auto` takes bf16 where it is fast, else fp32.
+
+    Parameters
+    ----------
+    compiled : see `Compute`.
+    deterministic : on a GPU, give up TF32, the choice of convolutions by speed, and kernels whose sums vary from run to run.
+    """
+    where = resolve_device(device)
+    set_up_process(deterministic)
+    if precision == "auto":
+        precision = "bf16" if runs_bf16_fast(where) else "fp32"
+    if precision == "fp16" and where.type == "cpu":
+        raise ValueError("--precision fp16: not on a CPU; use bf16 or fp32")
+    return Compute(where, _DTYPES[precision], compiled)
+
+
+def set_up_process(deterministic: bool = False) -> None:
+    """Speed settings of the whole process, or those that make a GPU repeat itself to the bit."""
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)  # a few kernels exist in one version alone
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed tensors instead of handing it to the system and fetching it anew, page by
+    page, at every step (glibc alone; elsewhere nothing happens)."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_max = -1, -4  # names of malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+@cache
+def runs_bf16_fast(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32: GPUs from Ampere on, CPUs with avx512_bf16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu" and platform.system() == "Linux":
+        try:
+            flags = Path("/proc/cpuinfo").read_text().split()
+        except OSError:
+            return False
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False

@@ -1,0 +1,86 @@
+"""What a run says: on the console beside its progress bars, and in a log file."""
+
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.runs.provenance import source_state, versions
+from utils.system.distributed import is_first
+
+LOGGER = logging.getLogger("segvpr")
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints through tqdm, so that a line never tears a progress bar; warnings and errors go to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        prefix = "warning: " if record.levelno == logging.WARNING else ""
+        line = (prefix + record.getMessage()).encode(file.encoding or "utf-8", "backslashreplace")
+        tqdm.write(line.decode(file.encoding or "utf-8"), file=file)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file; where it can no longer be written (a full disk), the command goes on without."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+            return
+        LOGGER.removeHandler(self)
+        self.close()
+        if record.levelno > logging.DEBUG:
+            LOGGER.warning("%s: cannot be written any more; going on without", self.baseFilename)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+def start_logging(log_file: Path | None = None) -> None:
+    """Send messages to the console and, with time stamps, to the end of `log_file`; of several processes, the first alone."""
+    stop_logging()
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False
+    if not is_first():
+        LOGGER.addHandler(logging.NullHandler())
+        return
+    console = _ConsoleHandler(logging.INFO)
+    LOGGER.addHandler(console)
+    if log_file is not None:
+        file = _LogFile(log_file, encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        LOGGER.addHandler(file)
+
+
+def stop_logging() -> None:
+    """Close the log file and detach all handlers."""
+    for handler in list(LOGGER.handlers):
+        LOGGER.removeHandler(handler)
+        handler.close()
+
+
+def log_environment(argv: list[str]) -> None:
+    """Log the command line, and the versions and the commit that a result depends on."""
+    LOGGER.info("command: %s", " ".join(argv))
+    found = (f"{name} {version or 'absent'}" for name, version in versions().items())
+    LOGGER.info("versions: %s", ", ".join(found))
+    source = source_state()
+    if source["commit"]:
+        LOGGER.info("commit: %s%s", source["commit"], ", with changes" if source["uncommitted_changes"] else "")
+
+
+def progress_bar(iterable=None, **options):
+    """A tqdm bar; where stderr is not a terminal, a line every half minute of work that takes longer.
+
+    Of several processes, the first shows its own part.
+    """
+    options.setdefault("disable", not is_first())
+    options.setdefault("dynamic_ncols", True)
+    options.setdefault("leave", False)
+    if not sys.stderr.isatty():
+        options = {"mininterval": 30, "delay": 30, **options}
+    return tqdm(iterable, **options)

@@ -1,0 +1,1 @@
+"""Losses, steps and the training loop."""
