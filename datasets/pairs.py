@@ -1,12 +1,24 @@
 """What a gallery and its queries are to each other: whether answers can be right, and whether they are worth anything."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from datasets.naming import Kind
+from datasets.naming import Kind, camera_of, parse_position
 from datasets.places import ImageSet, neighbours_within
+
+
+def placed_images(paths: Iterable[str]) -> ImageSet:
+    """The images whose names state a position."""
+    positions = {}
+    for path in paths:
+        try:
+            positions[path] = parse_position(path)
+        except ValueError:
+            continue
+    cameras = np.array([camera_of(path) for path in positions], str)
+    return ImageSet("", tuple(positions), np.array([*positions.values()], np.float64).reshape(-1, 2), cameras)
 
 
 def shared_files(gallery: Sequence[str], queries: Sequence[str]) -> list[str]:

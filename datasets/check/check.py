@@ -9,32 +9,26 @@ import os
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from sklearn.neighbors import KDTree
-from torch import Tensor
-from tqdm import tqdm
 
 from datasets import naming
 from datasets.check.layout import PREVIEW, find_pairs, roots_below
-from datasets.naming import CLASS_NAMES, IGNORED, KINDS, Kind, label_folder, label_path, list_images, parse_position
-from datasets.pairs import shared_files, shared_text, without_positive_text
-from datasets.places import ImageSet, neighbours_within
+from datasets.check.scan import Scan, scan_files
+from datasets.naming import CLASS_NAMES, IGNORED, KINDS, Kind, label_folder, list_images, parse_position
+from datasets.pairs import placed_images, shared_files, shared_text, without_positive_text
+from datasets.places import neighbours_within
 from datasets.positions.report import lonely, odd_names
-from datasets.reading.transforms import read_image, read_label, scaled_size
+from datasets.reading.transforms import scaled_size
 from datasets.sizes import CROP, MIN_SIDE
 
 NEGATIVE_DISTANCE_M = 25.0
 QUANTILES = (0, 25, 50, 75, 95, 100)
-CHUNK = 16
-"""Images that a worker reads between two reports."""
 COLUMNS, SHOWN_FILES, SHOWN_SIZES = 100, 3, 6
 
 
@@ -151,10 +145,8 @@ def _read_groups(root: Path, kind: str) -> tuple[str, list[_Group], list[str], l
         raise ValueError(
             f"{root}: no data set itself (no gallery with queries), but {len(apart)} lie below it; {advice}"
         )
-    groups, wrong = (
-        [],
-        [f"{len(apart)} data sets of their own below this root are not checked; {advice}"] if apart else [],
-    )
+    groups: list[_Group] = []
+    wrong = [f"{len(apart)} data sets of their own below this root are not checked; {advice}"] if apart else []
     for folders in pairs:
         try:
             groups.append(group(*map(list_images, folders), *(str(folder.relative_to(root)) for folder in folders)))
@@ -170,91 +162,6 @@ def _read_groups(root: Path, kind: str) -> tuple[str, list[_Group], list[str], l
             "data set"
         )
     return (layout, groups, rest, wrong) if pairs else (layout, [group([], rest, "", ".")], [], wrong)
-
-
-class _Scan(NamedTuple):
-    """What is in n images' files.
-
-    sizes : (n, 2) int32, width and height in pixels, 0 where unreadable.
-    labelled : (n,) bool, whether the image has a sound label.
-    pixels : (256,) int64, pixels per class over the sound labels.
-    faults : what is wrong, and the message.
-    """
-
-    sizes: np.ndarray
-    labelled: np.ndarray
-    pixels: np.ndarray
-    faults: list[tuple[str, str]]
-
-    @classmethod
-    def empty(cls, n: int) -> "_Scan":
-        return cls(np.zeros((n, 2), np.int32), np.zeros(n, bool), np.zeros(256, np.int64), [])
-
-
-def _scan_chunk(chunk: Sequence[tuple[str, bool]]) -> _Scan:
-    """Read images and their labels as training does; each image comes with whether it must have a label."""
-    scan = _Scan.empty(len(chunk))
-    for i, (path, needs_label) in enumerate(chunk):
-        image, message = _attempt(read_image, path)
-        if image is None:
-            scan.faults.append(("unreadable images", message))
-        else:
-            scan.sizes[i] = image.shape[2], image.shape[1]
-        if not (needs_label or label_folder(os.path.dirname(path))):
-            continue
-        try:
-            label_file = label_path(path)
-        except FileNotFoundError as error:
-            scan.faults.append(("missing labels", str(error)))
-            continue
-        label, message = _attempt(read_label, label_file)
-        if label is not None and image is not None and label.shape != image.shape[1:]:
-            (h, w), (height, width) = label.shape, image.shape[1:]
-            label, message = None, f"{label_file}: {w}x{h} px, but its image is {width}x{height} px"
-        if label is None:
-            scan.faults.append(("odd labels", message))
-        else:
-            scan.labelled[i] = True
-            scan.pixels[:] += Image.fromarray(label.numpy()).histogram()
-    return scan
-
-
-def _attempt(read: Callable[[str], Tensor], path: str) -> tuple[Tensor | None, str]:
-    """What `read` gives, or None and its message."""
-    try:
-        return read(path), ""
-    except (ValueError, OSError) as error:
-        return None, str(error)
-    except Exception as error:  # decoders raise what they like at damaged files, and one file must not end the scan
-        return None, f"{path}: {type(error).__name__} while decoding ({error})"
-
-
-def _scan_files(items: list[tuple[str, bool]], workers: int, progress: bool, name: str) -> _Scan:
-    """`_scan_chunk` over all images, in parallel; the result does not depend on the number of workers."""
-    scan, done = _Scan.empty(len(items)), 0
-    quiet = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
-    with tqdm(total=len(items), desc=name, unit="img", leave=False, disable=not progress, **quiet) as bar:
-        for part in _scan_chunks([items[i : i + CHUNK] for i in range(0, len(items), CHUNK)], workers):
-            rows = slice(done, done + len(part.sizes))
-            scan.sizes[rows], scan.labelled[rows] = part.sizes, part.labelled
-            scan.pixels[:] += part.pixels
-            scan.faults.extend(part.faults)
-            done = rows.stop
-            bar.update(len(part.sizes))
-    return scan
-
-
-def _scan_chunks(chunks: list[list[tuple[str, bool]]], workers: int) -> Iterator[_Scan]:
-    if min(workers, len(chunks)) <= 1:
-        yield from map(_scan_chunk, chunks)
-        return
-    pool = ProcessPoolExecutor(min(workers, len(chunks)))
-    try:
-        yield from pool.map(_scan_chunk, chunks)
-    except BrokenProcessPool as error:
-        raise OSError("a process that reads images was ended from outside (memory?): give fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def check_dataset(
@@ -281,7 +188,7 @@ def check_dataset(
     need_label = {path for group in groups if group.trains and group.gallery for path in group.paths}
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    scan = _scan_files([(path, path in need_label) for path in paths], workers, progress, f"reading {base.name}")
+    scan = scan_files([(path, path in need_label) for path in paths], workers, progress, f"reading {base.name}")
 
     faults, notes, pairs = _file_faults(scan, groups, problems), [], []
     size_of = {path: (int(w), int(h)) for path, (w, h) in zip(paths, scan.sizes) if w}
@@ -314,7 +221,7 @@ def _some(texts: Sequence[str], shown: int = SHOWN_FILES) -> str:
     return "; ".join([*texts[:shown], *more])
 
 
-def _file_faults(scan: _Scan, groups: list[_Group], problems: list[str]) -> dict[str, list[str]]:
+def _file_faults(scan: Scan, groups: list[_Group], problems: list[str]) -> dict[str, list[str]]:
     """Faults of single files, each file once; adds the problems that they are."""
     faults: dict[str, list[str]] = {}
     for what, message in scan.faults:
@@ -366,7 +273,7 @@ def _judge_sizes(group: _Group, size_of: dict[str, tuple[int, int]], problems: l
 def _judge_names(group: _Group, problems: list[str], notes: list[str]) -> None:
     """Names that seem to state degrees, and images far from all others; a plain set needs no positions."""
     for where, paths in ((group.gallery_folder, group.gallery), (group.query_folder, group.queries)):
-        placed = _placed(paths)
+        placed = placed_images(paths)
         for into, texts in (
             (problems if group.gallery else notes, odd_names(where, placed.positions)),
             (notes, lonely(placed.paths, placed.positions)),
@@ -376,7 +283,7 @@ def _judge_names(group: _Group, problems: list[str], notes: list[str]) -> None:
 
 def _measure(group: _Group, threshold_m: float | None) -> PairReport:
     """Positives, negatives and distances of a pair, among the images whose names say a position."""
-    kind, gallery, queries = group.kind, _placed(group.gallery), _placed(group.queries)
+    kind, gallery, queries = group.kind, placed_images(group.gallery), placed_images(group.queries)
     train_m, eval_m = (threshold_m or own for own in (kind.train_threshold_m, kind.eval_threshold_m))
 
     def files(chosen: np.ndarray) -> tuple[str, ...]:
@@ -393,17 +300,6 @@ def _measure(group: _Group, threshold_m: float | None) -> PairReport:
     names = (group.gallery_folder, group.query_folder, kind.name)
     numbers = (len(group.gallery), len(group.queries), train_m, eval_m)
     return PairReport(*names, *numbers, *(files(counts == 0) for counts in positives), files(crowded), nearest_m)
-
-
-def _placed(paths: Iterable[str]) -> ImageSet:
-    positions = {}
-    for path in paths:
-        try:
-            positions[path] = parse_position(path)
-        except ValueError:
-            continue  # told with the faults of files
-    cameras = np.array([naming.camera_of(path) for path in positions], str)
-    return ImageSet("", tuple(positions), np.array([*positions.values()], np.float64).reshape(-1, 2), cameras)
 
 
 def _judge_places(group: _Group, pair: PairReport, problems: list[str], notes: list[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from datasets.check import check
+from datasets.check import scan as check_scan
 from datasets.check.check import check_dataset, find_pairs, format_report, main
 from models.encoder import MIN_SIDE
 from tests.tiny import SIDE, place_label, place_picture, write_idda, write_pass, write_robotcar
@@ -463,7 +464,7 @@ def test_a_decoder_that_raises_anything_ends_no_scan(good_idda, monkeypatch):
     def broken(path):
         raise IndexError("index out of range")
 
-    monkeypatch.setattr(check, "read_image", broken)
+    monkeypatch.setattr(check_scan, "read_image", broken)
     report = check_dataset(good_idda, workers=1, progress=False)
     assert len(report.faults["unreadable images"]) == 24 and "IndexError" in report.problems[0]
 
