@@ -1,6 +1,7 @@
-"""Command lines made from dataclasses: a flag is written once, as the field that it fills."""
+"""Command lines: flags made from dataclasses, each written once as the field that it fills, and errors in one line."""
 
 import argparse
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-USER_ERROR = 2
+USER_ERROR, INTERRUPTED = 2, 130
 
 Settings = TypeVar("Settings")
 
@@ -18,6 +19,19 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(USER_ERROR, f"{self.prog}: error: {message}; see --help\n")
+
+
+def run_tool(name: str, command: Callable[[], int | None]) -> int:
+    """Run a small program and return its exit status; ValueError and OSError become one line on stderr and status 2."""
+    try:
+        return command() or 0
+    except (ValueError, OSError) as error:
+        plain = isinstance(error, OSError) and error.filename is None and error.strerror  # without "[Errno 28]"
+        print(f"{name}: error: {' '.join(str(plain or error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; give the same command again", file=sys.stderr)
+        return INTERRUPTED
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

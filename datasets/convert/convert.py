@@ -14,19 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.convert.files import (
-    REMEDY,
-    OneLineParser,
-    copy_file,
-    leftovers,
-    link_file,
-    positive,
-    refuse_leftovers,
-    run_converter,
-    run_jobs,
-    told,
-)
-from datasets.convert.record import Record
+from datasets.command_line import HelpFormatter, OneLineParser, positive, run_tool
+from datasets.convert.record import Record, about_earlier, leftovers, refuse_leftovers
+from datasets.files import copy_file, soft_link
+from datasets.jobs import run_jobs, with_progress
 from datasets.naming import list_folder
 from datasets.positions.find import Zone, locate, name_position, require_positions
 from datasets.positions.report import PositionReport
@@ -55,7 +46,7 @@ class Converted:
     def __str__(self) -> str:
         zone = f", UTM zone {self.zone}" if self.zone else ""
         text = f"{self.images} images: {self.kept} kept ({self.written} new), {self.skipped} without a position{zone}"
-        return text + told(self.stale, self.others)
+        return text + about_earlier(self.stale, self.others)
 
 
 def convert_images(
@@ -97,9 +88,9 @@ def convert_images(
     root, record = os.path.realpath(images), Record(out)
     relative = [Path(path).relative_to(images) for path in paths]
     sources = [os.path.join(root, path) for path in relative]
-    before = {source: Path(target) for target, source in record.below(root).items()}
-    names = _taken_elsewhere(record, root, sources)
-    targets = target_paths(relative, found, [before.get(source) for source in sources], names)
+    before = {source: Path(target) for target, source in record.sources(root).items()}
+    taken = _taken_elsewhere(record, root, sources)
+    targets = target_paths(relative, found, [before.get(source) for source in sources], taken)
     made = {str(target): source for source, target in zip(sources, targets) if target}
     stale = _stale(record, root, made)
     _refuse_others(record, [target for target in targets if target])
@@ -109,7 +100,8 @@ def convert_images(
     jobs = {target: source for target, source in made.items() if not _is_done(record, source, target)}
     record.plan(jobs)
     pairs = [(Path(source), out / target) for target, source in jobs.items()]
-    run_jobs(_link if link else _copy, pairs, workers, "convert", processes=False)
+    copying = run_jobs(_link if link else _copy, pairs, workers, processes=False)
+    with_progress(copying, [1] * len(pairs), "convert")
     record.finish(made)
     others = record.others(out, made)
     return Converted(len(paths), len(made), len(jobs), len(paths) - len(made), zone, report, (*stale,), (*others,))
@@ -119,13 +111,10 @@ def _taken_elsewhere(record: Record, root: str, sources: Sequence[str]) -> list[
     """Names that images of other folders have, unless they are copies of photos that only moved."""
     sizes = {(status.st_size, int(status.st_mtime)) for status in map(os.stat, sources)}
     taken = []
-    for target, source in record.elsewhere(root).items():
+    for target, source in record.sources(root, below=False).items():
         image = record.out / target
-        if (
-            os.path.exists(source)
-            or not image.exists()
-            or (image.stat().st_size, int(image.stat().st_mtime)) not in sizes
-        ):
+        moved = not os.path.exists(source) and image.exists()
+        if not (moved and (image.stat().st_size, int(image.stat().st_mtime)) in sizes):
             taken.append(target)
     return taken
 
@@ -136,10 +125,10 @@ def _stale(record: Record, root: str, made: dict[str, str]) -> list[str]:
     ValueError where a photo is still used, but under another name: its position or its folder has changed.
     """
     listed = set(made.values())
-    earlier = {target: source for target, source in record.below(root).items() if made.get(target) != source}
+    earlier = {target: source for target, source in record.sources(root).items() if made.get(target) != source}
     twice = [target for target, source in earlier.items() if source in listed]
     if twice:
-        raise ValueError(leftovers(record.out, twice, REMEDY))
+        raise ValueError(leftovers(record.out, twice))
     return sorted(earlier)
 
 
@@ -151,7 +140,7 @@ def _refuse_others(record: Record, targets: Sequence[Path]) -> None:
     for folder, names in by_folder.items():
         subjects = {name.split("@", 3)[3] for name in names}
         known = {Path(target).name for target in record.made if Path(target).parent == folder}
-        refuse_leftovers(record.out / folder, names | known, subjects, REMEDY)
+        refuse_leftovers(record.out / folder, names | known, subjects)
 
 
 def target_paths(
@@ -223,7 +212,7 @@ def _copy(job: tuple[Path, Path]) -> None:
 
 
 def _link(job: tuple[Path, Path]) -> None:
-    link_file(*job)
+    soft_link(*job)
 
 
 def build_parser() -> OneLineParser:
@@ -232,28 +221,22 @@ def build_parser() -> OneLineParser:
         prog="datasets.convert",
         description="Give photos the names that training and evaluation read: OUT/<folder>/@east@north@<name>@.jpg. "
         "Positions come from @UTM names, a CSV file or EXIF data. An interrupted run goes on where it stopped.",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of photos, searched in depth")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill, apart from --images")
-    parser.add_argument(
-        "--positions",
-        type=Path,
-        metavar="FILE.csv",
-        help="positions: path,latitude,longitude or path,easting,northing in the first line; paths relative to the "
-        "file or to --images",
-    )
-    parser.add_argument("--link", action="store_true", help="make links instead of copies")
-    parser.add_argument("--skip_missing", action="store_true", help="pass over images without a position")
-    parser.add_argument(
-        "--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images"
-    )
-    parser.add_argument(
-        "--zone", metavar="ZONE", help="UTM zone as 30N or 30S (hemisphere); default: that of most images"
-    )
-    parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="threads (default: one per core)"
-    )
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="DIR", help="folder of photos, searched in depth")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to fill, apart from --images")
+    columns = "path,latitude,longitude or path,easting,northing"
+    rows = f"positions: {columns} in the first line; paths relative to the file or to --images"
+    add("--positions", type=Path, metavar="FILE.csv", help=rows)
+    add("--link", action="store_true", help="make links instead of copies")
+    add("--skip_missing", action="store_true", help="pass over images without a position")
+    add("--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images")
+    zone = "UTM zone as 30N or 30S (hemisphere); default: that of most images"
+    add("--zone", metavar="ZONE", help=zone)
+    workers = "threads (default: one per core)"
+    add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=workers)
     return parser
 
 
@@ -263,22 +246,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         zone = Zone.parse(args.zone) if args.zone else None
-        done = convert_images(
-            args.images,
-            args.out,
-            args.positions,
-            args.link,
-            args.skip_missing,
-            zone,
-            args.workers,
-            args.allow_missing_rows,
-        )
+        options = (args.positions, args.link, args.skip_missing, zone, args.workers, args.allow_missing_rows)
+        done = convert_images(args.images, args.out, *options)
         print(done)
         for warning in done.report.warnings:
             print(f"datasets.convert: warning: {warning}", file=sys.stderr)
         print(done.report.summary())
 
-    return run_converter("datasets.convert", command)
+    return run_tool("datasets.convert", command)
 
 
 if __name__ == "__main__":

@@ -16,20 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.convert.files import (
-    REMEDY,
-    STALE,
-    OneLineParser,
-    leftovers,
-    link_file,
-    positive,
-    refuse_leftovers,
-    run_converter,
-    run_jobs,
-    told,
-    write_whole,
-)
-from datasets.convert.record import Record
+from datasets.command_line import HelpFormatter, OneLineParser, number, positive, run_tool
+from datasets.convert.record import REMEDY, STALE, Record, about_earlier, leftovers, refuse_leftovers
+from datasets.files import soft_link, write_whole
+from datasets.jobs import run_jobs, with_progress
 from datasets.robotcar.raw import SOURCES, Frames, Track, demosaic, list_frames, read_track
 
 CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
@@ -69,7 +59,7 @@ class Summary:
         return (
             f"{self.traversal} -> {self.condition}, positions from {self.source}: {self.frames} frames, "
             f"{self.kept} kept ({self.written} new), dropped: {dropped}"
-        ) + told(self.stale, self.others)
+        ) + about_earlier(self.stale, self.others)
 
 
 @dataclass(frozen=True)
@@ -172,11 +162,11 @@ def _plan(
         )
     names = {int(frames.times[i]): "@{:.3f}@{:.3f}@{}@.jpg".format(*positions[i], frames.times[i]) for i in kept}
     folder, subjects = record.out / condition, {f"{time}@.jpg" for time in frames.times.tolist()}
-    refuse_leftovers(folder, set(names.values()), subjects, REMEDY)
-    earlier = record.below(os.path.realpath(frames.folder))
+    refuse_leftovers(folder, set(names.values()), subjects)
+    earlier = record.sources(os.path.realpath(frames.folder))
     elsewhere = sorted(target for target in earlier if Path(target).parts[0] != condition)
     if elsewhere:
-        raise ValueError(leftovers(record.out, elsewhere, f"--condition {condition} would show them twice; {REMEDY}"))
+        raise ValueError(leftovers(record.out, elsewhere, f"--condition {condition} would show them twice; "))
     stale = sorted(target for target in earlier if target.split("@", 3)[-1] not in subjects)
     targets = {frames.path(time): folder / name for time, name in names.items()}
     _check_crop(targets, crop_bottom, REMEDY)
@@ -219,7 +209,7 @@ def _develop_all(plan: _Plan, record: Record, workers: int) -> Summary:
     }
     record.plan(jobs)
     todo = [(Path(source), record.out / target, plan.crop_bottom) for target, source in jobs.items()]
-    results = run_jobs(develop, todo, workers, plan.condition, processes=True)
+    results = with_progress(run_jobs(develop, todo, workers, chunk=8), [1] * len(todo), plan.condition)
     faults = {target: fault for target, fault in zip(jobs, results) if fault}
     # of a frame that could be decoded before
     stale = [*plan.stale, *(target for target in faults if (record.out / target).is_file())]
@@ -278,7 +268,7 @@ def link_all(out: Path) -> int:
         for image in sorted((out / condition).glob("@*.jpg")):
             target = folder / f"{condition}_{image.name}"
             if not target.exists() or _stamp(target) != _stamp(image):
-                link_file(image, target)
+                soft_link(image, target)
             count += 1
     return count
 
@@ -333,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             print(summary)
 
-    return run_converter("datasets.robotcar", command)
+    return run_tool("datasets.robotcar", command)
 
 
 if __name__ == "__main__":

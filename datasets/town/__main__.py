@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from datasets.convert.files import OneLineParser, run_converter
+from datasets.command_line import OneLineParser, run_tool
 from datasets.sizes import smallest_cropped
 from datasets.town.make import FEWEST_PLACES, make_town
 from datasets.town.passes import PASSES, STANDARD_PASSES, Settings
@@ -66,7 +66,7 @@ def draw(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for a request that cannot be met)."""
     args = build_parser().parse_args(argv)
-    return run_converter("datasets.town", lambda: draw(args))
+    return run_tool("datasets.town", lambda: draw(args))
 
 
 if __name__ == "__main__":

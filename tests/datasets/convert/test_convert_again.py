@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from datasets.convert.convert import convert_images, main
-from datasets.convert.files import STALE
-from datasets.convert.record import RECORD
+from datasets.convert.record import RECORD, STALE
 
 EAST, NORTH = 600_000, 5_700_000
 
