@@ -5,13 +5,13 @@
 An interrupted run goes on where it stopped.
 """
 
-import argparse
 import math
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,8 +25,11 @@ from datasets.robotcar.raw import SOURCES, Frames, Track, demosaic, list_frames,
 CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
 ALL = "all"
 JPEG_QUALITY = 95
-# a car that drives exactly the spacing between two frames must not be at the mercy of the last bit
+MAX_GAP_S = 0.5
+"""Longest time between two rows of the track within which positions are interpolated, in seconds."""
+# rounding must not drop a frame that lies exactly the spacing from the last one
 _TOLERANCE_M = 1e-6
+_UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Summary:
     Attributes
     ----------
     traversal, condition, source : where the frames came from and went to; positions from `ins` or `rtk`.
-    frames : those on the disk and those that `stereo.timestamps` lists besides.
+    frames : those on the disk, and those that only `stereo.timestamps` lists.
     kept : frames that are in the condition's folder now; `written` of them are new.
     dropped : frames by reason: `near` (within the spacing of the last one kept), `outside`, `gap`, `jump`,
         `bad_status` (no position, see `Track.locate`), `missing` (listed, not on the disk), `unreadable`.
@@ -62,15 +65,12 @@ class Summary:
         ) + about_earlier(self.stale, self.others)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be made of a traversal: file of each image to keep, by its frame."""
+class _Plan(NamedTuple):
+    """What is to be made of a traversal: file of each image to keep, by its frame; frames dropped, by reason."""
 
     traversal: Path
-    condition: str
     source: str
     targets: dict[Path, Path]
-    crop_bottom: int
     dropped: dict[str, int]
     stale: list[str]
 
@@ -86,11 +86,6 @@ def select_by_spacing(positions: np.ndarray, spacing_m: float) -> np.ndarray:
     return np.array(kept, np.int64)
 
 
-def convert_traversal(traversal: Path, condition: str, out: Path, spacing_m: float = 5.0, **options) -> Summary:
-    """`convert_traversals` of a single one."""
-    return convert_traversals([traversal], condition, out, spacing_m, **options)[0]
-
-
 def convert_traversals(
     traversals: Sequence[Path],
     condition: str,
@@ -98,7 +93,6 @@ def convert_traversals(
     spacing_m: float = 5.0,
     crop_bottom: int = 0,
     positions: str = "auto",
-    max_gap_s: float = 0.5,
     workers: int = 1,
 ) -> list[Summary]:
     """Write `out/<condition>/@east@north@<timestamp>@.jpg` and bring `out/all` up to date.
@@ -106,51 +100,36 @@ def convert_traversals(
     Parameters
     ----------
     traversals : folders as downloaded, with `stereo/centre/<timestamp>.png` and `gps/ins.csv` or `rtk.csv`.
+    condition : one of `CONDITIONS`.
     spacing_m : least distance of a frame from the last one kept, in metres; 0 keeps every frame with a position.
     crop_bottom : rows of pixels to cut off, where the bonnet is seen.
     positions : `ins`, `rtk`, or `auto` for RTK where a traversal has it.
-    max_gap_s : longest time between two rows of the track within which positions are interpolated, in seconds.
     workers : processes.
 
     Raises
     ------
     ValueError, OSError
-        Naming the file or the flag, where a traversal lacks a part, a value is out of range, or `out` holds images of
-        the same frames made with other settings. All traversals are looked at before anything is written.
+        Naming the file or the flag: a traversal lacks a part, a value is out of range, or `out` holds images of the same
+        frames made with other settings. All traversals are looked at before anything is written.
     """
-    if condition not in CONDITIONS:
-        raise ValueError(f"--condition {condition}: give one of {', '.join(CONDITIONS)}")
-    if positions not in SOURCES:
-        raise ValueError(f"--positions {positions}: give one of {', '.join(SOURCES)}")
-    if not (math.isfinite(spacing_m) and spacing_m >= 0):
-        raise ValueError(f"--spacing_m {spacing_m}: give a number of metres, 0 or more")
-    if crop_bottom < 0:
-        raise ValueError(f"--crop_bottom {crop_bottom}: give a number of pixels, 0 or more")
-    out, record, plans = Path(out), Record(Path(out)), []
+    record, plans = Record(Path(out)), []
     for traversal in dict.fromkeys(map(Path, traversals)):
         frames, track = list_frames(traversal), read_track(traversal, positions)
-        plans.append(_plan(traversal, frames, track, record, condition, spacing_m, crop_bottom, max_gap_s))
-    (out / condition).mkdir(parents=True, exist_ok=True)
-    wanted = {os.path.relpath(target, out) for plan in plans for target in plan.targets.values()}
+        plans.append(_plan(traversal, frames, track, record, condition, spacing_m))
+        _check_crop(plans[-1].targets, crop_bottom)
+    (record.out / condition).mkdir(parents=True, exist_ok=True)
+    wanted = {os.path.relpath(target, record.out) for plan in plans for target in plan.targets.values()}
     summaries = []
     for plan in plans:
-        summary = _develop_all(plan, record, workers)
-        summaries.append(replace(summary, others=(*record.others(out / condition, wanted),)))
-    link_all(out)
+        summary = _develop_all(plan, record, condition, crop_bottom, workers)
+        summaries.append(replace(summary, others=(*record.others(record.out / condition, wanted),)))
+    link_all(record.out)
     return summaries
 
 
-def _plan(
-    traversal: Path,
-    frames: Frames,
-    track: Track,
-    record: Record,
-    condition: str,
-    spacing_m: float,
-    crop_bottom: int,
-    max_gap_s: float,
-) -> _Plan:
-    positions, reasons = track.locate(frames.times, max_gap_s)
+def _plan(traversal: Path, frames: Frames, track: Track, record: Record, condition: str, spacing_m: float) -> _Plan:
+    """Choose the frames to keep; ValueError if none has a position, or if `out` holds them with other settings."""
+    positions, reasons = track.locate(frames.times, MAX_GAP_S)
     kept = select_by_spacing(positions, spacing_m)
     counts = {reason: int((reasons == reason).sum()) for reason in ("outside", "gap", "jump", "bad_status")}
     if not len(kept):
@@ -168,34 +147,40 @@ def _plan(
     if elsewhere:
         raise ValueError(leftovers(record.out, elsewhere, f"--condition {condition} would show them twice; "))
     stale = sorted(target for target in earlier if target.split("@", 3)[-1] not in subjects)
-    targets = {frames.path(time): folder / name for time, name in names.items()}
-    _check_crop(targets, crop_bottom, REMEDY)
     near = len(frames.times) - sum(counts.values()) - len(kept)
-    dropped = {"near": near, **counts, "missing": frames.missing}
-    return _Plan(traversal, condition, track.source, targets, crop_bottom, dropped, stale)
+    targets = {frames.path(time): folder / name for time, name in names.items()}
+    return _Plan(traversal, track.source, targets, {"near": near, **counts, "missing": frames.missing}, stale)
 
 
-def _check_crop(targets: dict[Path, Path], crop_bottom: int, remedy: str) -> None:
-    """ValueError where nothing would be left of a frame, or where images at hand are cropped in another way."""
-    frame, done = next(((f, t) for f, t in targets.items() if t.is_file()), (None, None))
-    for source in [frame] if frame else targets:
-        try:
-            with Image.open(source) as image:
-                height = image.height
-            break
-        except (OSError, SyntaxError, ValueError):
-            continue
-    else:
+def _check_crop(targets: dict[Path, Path], crop_bottom: int) -> None:
+    """ValueError if nothing would be left of a frame, or if an image at hand was cropped in another way."""
+    done = next(((frame, image) for frame, image in targets.items() if image.is_file()), None)
+    heights = ((frame, _height(frame)) for frame in ([done[0]] if done else targets))
+    frame, height = next((pair for pair in heights if pair[1]), (None, 0))
+    if frame is None:
         return
-    if crop_bottom >= height:
-        raise ValueError(f"--crop_bottom {crop_bottom}: {source} has {height} rows of pixels; give fewer")
+    left = _rows_left(frame, height, crop_bottom)
     if done:
-        with Image.open(done) as image:
-            if image.height != height - crop_bottom:
-                raise ValueError(f"{done}: made with another --crop_bottom than {crop_bottom}; {remedy}")
+        with Image.open(done[1]) as image:
+            if image.height != left:
+                raise ValueError(f"{done[1]}: made with another --crop_bottom than {crop_bottom}; {REMEDY}")
 
 
-def _develop_all(plan: _Plan, record: Record, workers: int) -> Summary:
+def _height(frame: Path) -> int | None:
+    try:
+        with Image.open(frame) as image:
+            return image.height
+    except _UNDECODABLE:
+        return None
+
+
+def _rows_left(frame: Path, height: int, crop_bottom: int) -> int:
+    if crop_bottom >= height:
+        raise ValueError(f"--crop_bottom {crop_bottom}: {frame} has {height} rows of pixels; give fewer")
+    return height - crop_bottom
+
+
+def _develop_all(plan: _Plan, record: Record, condition: str, crop_bottom: int, workers: int) -> Summary:
     record.set_aside(plan.stale)
     made = {
         os.path.relpath(image, record.out): os.path.join(os.path.realpath(frame.parent), frame.name)
@@ -208,43 +193,38 @@ def _develop_all(plan: _Plan, record: Record, workers: int) -> Summary:
         if not (record.out / target).is_file() or record.is_current(target, source) is False
     }
     record.plan(jobs)
-    todo = [(Path(source), record.out / target, plan.crop_bottom) for target, source in jobs.items()]
-    results = with_progress(run_jobs(develop, todo, workers, chunk=8), [1] * len(todo), plan.condition)
+    todo = [(Path(source), record.out / target, crop_bottom) for target, source in jobs.items()]
+    results = with_progress(run_jobs(develop, todo, workers, chunk=8), [1] * len(todo), condition)
     faults = {target: fault for target, fault in zip(jobs, results) if fault}
-    # of a frame that could be decoded before
-    stale = [*plan.stale, *(target for target in faults if (record.out / target).is_file())]
-    record.set_aside(stale[len(plan.stale) :])
+    broken = [target for target in faults if (record.out / target).is_file()]  # their frames could be decoded before
+    record.set_aside(broken)
     record.finish({target: source for target, source in made.items() if target not in faults})
     if faults:
-        print(
-            f"warning: {len(faults)} frames cannot be decoded, the first: {next(iter(faults.values()))}",
-            file=sys.stderr,
-        )
+        first = next(iter(faults.values()))
+        print(f"warning: {len(faults)} frames cannot be decoded, the first: {first}", file=sys.stderr)
     frames = len(plan.targets) + sum(plan.dropped.values())
     kept, written = len(plan.targets) - len(faults), len(jobs) - len(faults)
     dropped = {**plan.dropped, "unreadable": len(faults)}
-    return Summary(plan.traversal, plan.condition, plan.source, frames, kept, written, dropped, (*stale,))
+    return Summary(plan.traversal, condition, plan.source, frames, kept, written, dropped, (*plan.stale, *broken))
 
 
 def develop(job: tuple[Path, Path, int]) -> str | None:
     """Turn one frame into a JPEG file: (frame, target, rows to cut off at the bottom).
 
-    Returns what is wrong with a frame that cannot be decoded. ValueError where it is a picture of another kind.
+    Returns what is wrong with a frame that cannot be decoded. ValueError for a picture of another kind.
     """
     source, target, crop_bottom = job
     try:
         with Image.open(source) as image:
             mode, pixels = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNDECODABLE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(f"{source}: cannot read it ({error.strerror})") from error
         return f"{source} ({' '.join(str(error).split())[:150]})"
     if mode not in ("L", "RGB"):
         raise ValueError(f"{source}: its mode is {mode}; a frame is 8-bit Bayer (one channel) or RGB; replace it")
     rgb = demosaic(pixels) if mode == "L" else pixels
-    if crop_bottom >= len(rgb):
-        raise ValueError(f"--crop_bottom {crop_bottom}: {source} has {len(rgb)} rows of pixels; give fewer")
-    picture = Image.fromarray(rgb[: len(rgb) - crop_bottom])
+    picture = Image.fromarray(rgb[: _rows_left(source, len(rgb), crop_bottom)])
     write_whole(target, lambda part: picture.save(part, format="JPEG", quality=JPEG_QUALITY))
     return None
 
@@ -279,31 +259,27 @@ def _stamp(image: Path) -> tuple[int, float]:
     return status.st_size, status.st_mtime // 2
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> OneLineParser:
     """Command line of `python3 -m datasets.robotcar`."""
     parser = OneLineParser(
         prog="datasets.robotcar",
         description="Turn raw Oxford RobotCar traversals into the evaluation layout: OUT/<condition> and OUT/all. "
         "An interrupted run goes on where it stopped.",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--traversal", type=Path, nargs="+", required=True, metavar="DIR", help="traversals as downloaded and unpacked"
-    )
-    parser.add_argument("--condition", required=True, choices=CONDITIONS, help="condition that they show")
-    parser.add_argument("--out", type=Path, required=True, metavar="ROOT", help="root of the layout, made if absent")
-    parser.add_argument(
-        "--spacing_m", type=float, default=5.0, metavar="M", help="least metres between frames (default: 5)"
-    )
-    parser.add_argument(
-        "--crop_bottom", type=int, default=0, metavar="PIXELS", help="rows to cut off, for the bonnet (default: 0)"
-    )
-    parser.add_argument(
-        "--positions", choices=SOURCES, default="auto", help="source of positions; auto: RTK where a traversal has it"
-    )
-    parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
-    )
+    add = parser.add_argument
+    folders = "traversals as downloaded and unpacked"
+    add("--traversal", type=Path, nargs="+", required=True, metavar="DIR", help=folders)
+    add("--condition", required=True, choices=CONDITIONS, help="condition that they show")
+    add("--out", type=Path, required=True, metavar="ROOT", help="root of the layout, made if absent")
+    metres, pixels = number(float, {"least": 0}), number(int, {"least": 0})
+    add("--spacing_m", type=metres, default=5.0, metavar="M", help="least metres between frames")
+    add("--crop_bottom", type=pixels, default=0, metavar="PIXELS", help="rows to cut off, for the bonnet")
+    source = "source of positions; auto: RTK where a traversal has it"
+    add("--positions", choices=SOURCES, default="auto", help=source)
+    workers = "processes (default: one per core)"
+    add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=workers)
     return parser
 
 
@@ -312,15 +288,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
 
     def command() -> None:
-        for summary in convert_traversals(
-            args.traversal,
-            args.condition,
-            args.out,
-            args.spacing_m,
-            args.crop_bottom,
-            args.positions,
-            workers=args.workers,
-        ):
+        options = (args.spacing_m, args.crop_bottom, args.positions, args.workers)
+        for summary in convert_traversals(args.traversal, args.condition, args.out, *options):
             print(summary)
 
     return run_tool("datasets.robotcar", command)

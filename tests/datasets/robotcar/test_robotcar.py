@@ -11,7 +11,7 @@ from PIL import Image
 
 from datasets.naming import list_images
 from datasets.places import load_image_set
-from datasets.robotcar.convert import convert_traversal, convert_traversals, link_all, main, select_by_spacing
+from datasets.robotcar.convert import convert_traversals, link_all, main, select_by_spacing
 from datasets.robotcar.raw import demosaic, find_jumps, list_frames, read_track
 
 START_US = 1_416_300_000_000_000
@@ -86,6 +86,10 @@ def traversal(tmp_path) -> Path:
 @pytest.fixture
 def smooth(tmp_path) -> Path:
     return write_traversal(tmp_path / "2014-12-09-13-21-02", frames=20)
+
+
+def convert_traversal(traversal: Path, condition: str, out: Path, **options):
+    return convert_traversals([traversal], condition, out, **options)[0]
 
 
 def seconds_of(image: Path) -> float:
