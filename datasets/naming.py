@@ -100,9 +100,11 @@ class Kind:
     eval_scale: float
 
 
+NEGATIVE_DISTANCE_M = 25.0
+"""Images farther apart show different places: negatives of training lie beyond, answers of `utm` count up to it."""
 KINDS = {
     "iddav2": Kind("iddav2", 3.0, 5.0, True, 0.5),
-    "utm": Kind("utm", 10.0, 25.0, False, 1.0),
+    "utm": Kind("utm", 10.0, NEGATIVE_DISTANCE_M, False, 1.0),
 }
 """`iddav2` has camera and label folders; `utm` is RobotCar and any other folder of `@UTM` images."""
 

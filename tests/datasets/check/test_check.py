@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.check import check
 from datasets.check import scan as check_scan
-from datasets.check.check import check_dataset, find_pairs, format_report, main
-from models.encoder import MIN_SIDE
+from datasets.check.check import check_dataset, main
+from datasets.check.layout import find_pairs
+from datasets.check.report import format_report
 from tests.tiny import SIDE, place_label, place_picture, write_idda, write_pass, write_robotcar
 
 FRONT = Path("town10/queries_rain/front_rear/front")
@@ -209,7 +209,7 @@ def no_negative(root: Path) -> str:
         (no_position, "names without position: 1 "),
         (no_positive, "1 of 6 queries have no gallery image of the same camera within 3 m"),
         (mixed_sizes, "2 sizes in one training set"),
-        (too_small, "12 of 12 images are too small (80% of each side must be at least 97 px)"),
+        (too_small, "12 of 12 images are too small (sides must be at least 122 px)"),
         (no_negative, "2 of 2 queries have no gallery image beyond 25 m"),
     ],
 )
@@ -467,8 +467,3 @@ def test_a_decoder_that_raises_anything_ends_no_scan(good_idda, monkeypatch):
     monkeypatch.setattr(check_scan, "read_image", broken)
     report = check_dataset(good_idda, workers=1, progress=False)
     assert len(report.faults["unreadable images"]) == 24 and "IndexError" in report.problems[0]
-
-
-def test_smallest_side_is_the_network_s():
-    assert check.MIN_SIDE == MIN_SIDE
-    assert np.all(np.array(SIDE) * 0.8 >= MIN_SIDE)
