@@ -2,37 +2,22 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.neighbors import KDTree
-from tqdm import tqdm
 
+from datasets.jobs import run_jobs, with_progress
 from datasets.naming import camera_of, list_folder, numbers_in_name, parse_position
 from datasets.places import ImageSet
-from datasets.positions.exif import FASTEST_M_PER_S, Exif, contradicted, exif_position, read_exif
+from datasets.positions.exif import FASTEST_M_PER_S, Exif, contradicted, read_exif
 from datasets.positions.report import PositionReport, counted, first_of, lonely, odd_names
 from datasets.positions.table import CsvPositions, csv_positions, normal_path
 from datasets.positions.zones import Zone, check_zone, common_zone
 
-__all__ = [
-    "CsvPositions",
-    "Located",
-    "Zone",
-    "csv_positions",
-    "exif_position",
-    "find_positions",
-    "locate",
-    "located_image_set",
-    "located_images",
-    "name_position",
-    "read_positions",
-    "require_positions",
-]
-
-# images of one place that are given in metres and in degrees lie so near each other, or else so far apart
+# images of one place whose positions are given in metres and in degrees should lie as near as the first, and are wrong
+# beyond the second
 _NEAR_M, _APART_M = 5_000.0, 100_000.0
 
 
@@ -166,10 +151,8 @@ def _place(
 
 
 def _read_exif(paths: Sequence[str], indexes: Sequence[int]) -> dict[int, Exif]:
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(read_exif, [paths[index] for index in indexes])
-        progress = tqdm(found, "EXIF", len(indexes), unit="image", dynamic_ncols=True, delay=1, leave=False)
-        return dict(zip(indexes, progress))
+    reading = run_jobs(read_exif, [paths[index] for index in indexes], 8, processes=False)
+    return dict(zip(indexes, with_progress(reading, [1] * len(indexes), "EXIF")))
 
 
 def _about_unmatched(table: CsvPositions, rows: Sequence[str], paths: Sequence[str], unread: Sequence[str]) -> str:
@@ -227,28 +210,6 @@ def _about_exif(paths: Sequence[str], positions: np.ndarray, photos: dict[int, E
             "correct it in a CSV file"
         )
     return warnings
-
-
-def find_positions(
-    paths: Sequence[str | Path],
-    csv_file: str | Path | None = None,
-    folder: str | Path | None = None,
-    zone: Zone | None = None,
-) -> tuple[np.ndarray, Zone | None]:
-    """The positions (N, 2) and the zone of `locate`."""
-    return locate(paths, csv_file, folder, zone)[:2]
-
-
-def read_positions(
-    paths: Sequence[str | Path],
-    csv_file: str | Path | None = None,
-    folder: str | Path | None = None,
-    zone: Zone | None = None,
-) -> np.ndarray:
-    """`find_positions` of images that must all have one: (N, 2); ValueError names the first that has none."""
-    located = locate(paths, csv_file, folder, zone)
-    require_positions(paths, located.positions, located.faults)
-    return located.positions
 
 
 def require_positions(
