@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.jobs import run_jobs, with_progress
-from datasets.naming import CLASS_NAMES, IGNORED, label_folder, label_path
-from datasets.reading.transforms import read_image, read_label
+from datasets.naming import CLASS_NAMES, IGNORED, label_folder
+from datasets.reading.transforms import read_image, read_label_of, size_of
 
 COUNTED = [*range(len(CLASS_NAMES)), IGNORED]
 
@@ -36,29 +36,23 @@ def scan_files(paths: list[str], need_label: set[str], workers: int, progress: b
 
 def _scan_file(job: tuple[str, bool]) -> Scanned:
     path, needs_label = job
-    image, message = _attempt(read_image, path)
-    faults = [] if image is not None else [("unreadable images", message)]
-    size = (image.shape[2], image.shape[1]) if image is not None else None
+    image, fault = _attempt(lambda: read_image(path), path)
+    faults = [("unreadable images", str(fault))] if fault else []
+    size = size_of(image) if image is not None else None
     if not (needs_label or label_folder(os.path.dirname(path))):
         return Scanned(size, None, faults)
-    try:
-        label_file = label_path(path)
-    except FileNotFoundError as error:
-        return Scanned(size, None, [*faults, ("missing labels", str(error))])
-    label, message = _attempt(read_label, label_file)
-    if label is not None and size not in (None, (label.shape[1], label.shape[0])):
-        message = f"{label_file}: {label.shape[1]}x{label.shape[0]} px, but its image is {size[0]}x{size[1]} px"
-        label = None
-    if label is None:
-        return Scanned(size, None, [*faults, ("odd labels", message)])
+    label, fault = _attempt(lambda: read_label_of(path, size), path)
+    if fault:
+        what = "missing labels" if isinstance(fault, FileNotFoundError) else "odd labels"
+        return Scanned(size, None, [*faults, (what, str(fault))])
     return Scanned(size, np.array(Image.fromarray(label.numpy()).histogram())[COUNTED], faults)
 
 
-def _attempt(read: Callable[[str], Tensor], path: str) -> tuple[Tensor | None, str]:
-    """What `read` gives, or None and its message."""
+def _attempt(read: Callable[[], Tensor], path: str) -> tuple[Tensor | None, Exception | None]:
+    """What `read` gives, or its error, which names the file."""
     try:
-        return read(path), ""
+        return read(), None
     except (ValueError, OSError) as error:
-        return None, str(error)
+        return None, error
     except Exception as error:  # decoders may raise anything at damaged files, and one file must not end the scan
-        return None, f"{path}: {type(error).__name__} while decoding ({error})"
+        return None, ValueError(f"{path}: {type(error).__name__} while decoding ({error})")
