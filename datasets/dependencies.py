@@ -17,6 +17,7 @@ REQUIRED = {
     "sklearn": "scikit-learn",
     "utm": "utm",
     "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
     "threadpoolctl": "threadpoolctl",
     "scipy": "scipy",
 }
@@ -25,9 +26,9 @@ USER_ERROR = 2
 
 
 def exit_if_missing() -> None:
-    """End a program of this project with one line and status 2 where required packages are not installed.
+    """End a program of this project with one line and status 2 if required packages are not installed.
 
-    A program of someone else who imports ours is left alone: it may need a part only.
+    Other programs that import this project go on: they may need only a part.
     """
     program = started_program(sys.argv[0], sys.orig_argv)
     absent = [package for module, package in REQUIRED.items() if not _installed(module)] if program else []
@@ -45,7 +46,7 @@ def advice(absent: Sequence[str]) -> str:
 
 
 def started_program(argv0: str, original: Sequence[str]) -> str | None:
-    """The program of ours that Python runs, such as `main.py` or `datasets.check.check`; None for any other.
+    """The program of this project that Python runs, such as `main.py` or `datasets.check.check`; None for any other.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def started_program(argv0: str, original: Sequence[str]) -> str | None:
     original : `sys.orig_argv`.
     """
     if argv0 == "-m":
-        # only the search for a module of ours imports our packages this early
+        # only the search for a module of this project imports its packages this early
         after = list(original)[list(original).index("-m") + 1 :] if "-m" in original else []
         return after[0] if after else None
     path = Path(argv0).resolve()

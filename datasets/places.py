@@ -23,7 +23,7 @@ class ImageSet:
     positions : (N, 2) float64, UTM east and north in metres.
     cameras : (N,) names of the camera folders the files lie in, "" for other folders.
     origin : the first of the folders, by default `folder`.
-    report : where the positions came from, and which files were left aside.
+    report : sources of the positions, and the files left out.
     """
 
     folder: str

@@ -119,7 +119,7 @@ def judge_group(
 
 
 def _judge_sizes(group: Group, size_of: dict[str, tuple[int, int]], found: Findings) -> None:
-    """Sizes that differ where training needs one, and sides too small for the network."""
+    """Several sizes in a training set, which needs one, and sides too small for the network."""
     readable = {path: size_of[path] for path in group.paths if path in size_of}
     sizes = [size for size, _ in Counter(readable.values()).most_common()]
 

@@ -16,7 +16,7 @@ class PairReport:
     Attributes
     ----------
     gallery, queries : their folders below the root.
-    train_threshold_m, eval_threshold_m : same place within so many metres, of the same camera where the kind says so.
+    train_threshold_m, eval_threshold_m : same place within so many metres, of the same camera if the kind asks for it.
     no_positive_train, no_positive_eval : files of the queries that have no gallery image of their place.
     no_negative : files of the queries that have every gallery image within `NEGATIVE_DISTANCE_M`.
     nearest_m : distance from a query to the nearest gallery image that could be its positive, in metres: the quantiles

@@ -1,4 +1,4 @@
-"""Anybody's photos -> the `@UTM` layout that training and evaluation read.
+"""Photos -> the `@UTM` layout that training and evaluation read.
 
     python3 -m datasets.convert --images photos --out data/mine [--positions photos.csv]
 
@@ -25,13 +25,13 @@ from datasets.positions.report import PositionReport
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of the images of a folder: `images == kept + skipped`, `written` of the kept ones are new.
+    """The outcome for the images of a folder: `images == kept + skipped`, `written` of the kept ones are new.
 
     Attributes
     ----------
     report : where their positions came from.
-    stale : images of an earlier run whose photo is gone or has no position any more; they are in `OUT/.stale` now.
-    others : images in OUT that are not from this run, nor from a photo that still exists elsewhere; they stay.
+    stale : images of an earlier run whose photo is gone or has lost its position; they are in `OUT/.stale` now.
+    others : images in OUT that no existing photo explains; they stay.
     """
 
     images: int
@@ -75,8 +75,8 @@ def convert_images(
     Raises
     ------
     ValueError, OSError
-        Naming the file or the folder: no image, no position, one folder inside the other, or images in `out` that come
-        from the same files at other positions. Nothing is written then.
+        Naming the file or the folder: no image, no position, one folder inside the other, or images in `out` of the same
+        files at other positions. Nothing is written then.
     """
     images, out = Path(images), Path(out)
     _check_apart(images, out)
@@ -100,8 +100,9 @@ def convert_images(
     jobs = {target: source for target, source in made.items() if not _is_done(record, source, target)}
     record.plan(jobs)
     pairs = [(Path(source), out / target) for target, source in jobs.items()]
-    copying = run_jobs(_link if link else _copy, pairs, workers, processes=False)
-    with_progress(copying, [1] * len(pairs), "convert")
+    write = soft_link if link else copy_file
+    writing = run_jobs(lambda pair: write(*pair), pairs, workers, processes=False)
+    with_progress(writing, [1] * len(pairs), "convert")
     record.finish(made)
     others = record.others(out, made)
     return Converted(len(paths), len(made), len(jobs), len(paths) - len(made), zone, report, (*stale,), (*others,))
@@ -120,9 +121,9 @@ def _taken_elsewhere(record: Record, root: str, sources: Sequence[str]) -> list[
 
 
 def _stale(record: Record, root: str, made: dict[str, str]) -> list[str]:
-    """Images of earlier runs whose photo is gone, or has no position any more.
+    """Images of earlier runs whose photo is gone or has lost its position.
 
-    ValueError where a photo is still used, but under another name: its position or its folder has changed.
+    ValueError if a photo is still used under another name: its position or its folder has changed.
     """
     listed = set(made.values())
     earlier = {target: source for target, source in record.sources(root).items() if made.get(target) != source}
@@ -133,7 +134,7 @@ def _stale(record: Record, root: str, made: dict[str, str]) -> list[str]:
 
 
 def _refuse_others(record: Record, targets: Sequence[Path]) -> None:
-    """ValueError where OUT holds one of the images at another position, of a run that left no record."""
+    """ValueError if OUT holds one of the images at another position, from a run that left no record."""
     by_folder: dict[Path, set[str]] = {}
     for target in targets:
         by_folder.setdefault(target.parent, set()).add(target.name)
@@ -153,7 +154,7 @@ def target_paths(
 
     Parameters
     ----------
-    before : where an earlier run put each image: a name that still fits is kept, whatever came beside it.
+    before : path below OUT that an earlier run gave each image. It is kept if it still fits.
     taken : paths below OUT that are in use.
     """
     before = before or [None] * len(relative)
@@ -207,14 +208,6 @@ def _is_done(record: Record, source: str, target: str) -> bool:
     return current and original.st_size == copy.st_size
 
 
-def _copy(job: tuple[Path, Path]) -> None:
-    copy_file(*job)
-
-
-def _link(job: tuple[Path, Path]) -> None:
-    soft_link(*job)
-
-
 def build_parser() -> OneLineParser:
     """Command line of `python3 -m datasets.convert`."""
     parser = OneLineParser(
@@ -233,7 +226,7 @@ def build_parser() -> OneLineParser:
     add("--link", action="store_true", help="make links instead of copies")
     add("--skip_missing", action="store_true", help="pass over images without a position")
     add("--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images")
-    zone = "UTM zone as 30N or 30S (hemisphere); default: that of most images"
+    zone = "UTM zone, such as 30N or 30S (hemisphere); default: that of most images"
     add("--zone", metavar="ZONE", help=zone)
     workers = "threads (default: one per core)"
     add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=workers)

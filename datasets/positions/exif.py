@@ -22,13 +22,13 @@ _LOOK_BACK = 1000
 
 
 class Exif(NamedTuple):
-    """What a photo says of itself.
+    """What a photo states about itself.
 
     Attributes
     ----------
     place : latitude and longitude in degrees, WGS 84; None if the photo states none that makes sense.
     fault : why a stated place is not used, else "".
-    clock : the camera and which of its clocks gave `seconds`; "" without a time.
+    clock : the camera and the clock of it that gave `seconds`; "" without a time.
     seconds : when it was taken, by that clock.
     """
 
@@ -64,7 +64,7 @@ def read_exif(path: str | Path) -> Exif:
 
 
 def _tags(image: Image.Image) -> tuple[dict[int, object], dict[int, object]]:
-    """GPS tags and all other tags of an image; none where they cannot be read."""
+    """GPS tags and all other tags of an image; empty if they cannot be read."""
     gps: dict[int, object] = {}
     try:
         exif = image.getexif()
@@ -123,7 +123,7 @@ def _degrees(value: object) -> float | None:
 
 
 def _seconds(value: object) -> float | None:
-    """`2024:05:31 12:00:07` -> seconds; None where a camera without a clock wrote something else."""
+    """`2024:05:31 12:00:07` -> seconds; None if a camera without a clock wrote something else."""
     try:
         return (datetime.strptime(_text(value)[:19], "%Y:%m:%d %H:%M:%S") - datetime(1970, 1, 1)).total_seconds()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Positions of anybody's images: from `@UTM` names, a CSV file, or the GPS data that cameras write (EXIF)."""
+"""Positions of images: from `@UTM` names, a CSV file, or the GPS data that cameras write (EXIF)."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,9 +26,9 @@ class Located(NamedTuple):
 
     Attributes
     ----------
-    positions : (N, 2) float64, east and north in metres, NaN where there is none.
-    zone : their UTM zone, None where all positions were given in metres and the caller named none.
-    report : where they came from.
+    positions : (N, 2) float64, east and north in metres, NaN for images without one.
+    zone : their UTM zone, None if all positions were given in metres and the caller named no zone.
+    report : sources of the positions.
     faults : why the EXIF position of an image is not used, by path.
     """
 
@@ -39,9 +39,9 @@ class Located(NamedTuple):
 
 
 def name_position(path: str | Path) -> tuple[float, float] | None:
-    """UTM east and north from an `@UTM` name, or None where the name is of another kind.
+    """UTM east and north from an `@UTM` name, or None if the name is of another kind.
 
-    ValueError where it states numbers that cannot be a position.
+    ValueError if it states numbers that cannot be a position.
     """
     return parse_position(path) if numbers_in_name(path) else None
 
@@ -156,7 +156,7 @@ def _read_exif(paths: Sequence[str], indexes: Sequence[int]) -> dict[int, Exif]:
 
 
 def _about_unmatched(table: CsvPositions, rows: Sequence[str], paths: Sequence[str], unread: Sequence[str]) -> str:
-    """What is wrong where rows of the CSV file match no image."""
+    """What is wrong with rows of the CSV file that match no image."""
     remedy = "write paths relative to the CSV file, or else to the image folder"
     if len(rows) == len(table.rows):
         which = f"none of its {len(rows)} paths, such as {rows[0]}, is one of the images, such as {paths[0]}"
@@ -166,13 +166,13 @@ def _about_unmatched(table: CsvPositions, rows: Sequence[str], paths: Sequence[s
         )
     if any(normal_path(file).endswith("/" + rows[0]) for file in unread):
         which += ", a file that is not read because of its suffix"
-    return f"{table.file}: {which}; {remedy}, or give --allow_missing_rows where such rows are right"
+    return f"{table.file}: {which}; {remedy}, or give --allow_missing_rows if such rows are right"
 
 
 def _check_mixed(pair: str, metres: np.ndarray, places: np.ndarray, zone: Zone, given: bool) -> list[str]:
     """Whether positions given in metres, (M, 2), which do not say their zone, seem to be of another one than `zone`.
 
-    A warning says so; ValueError where another zone brings them together and the user has not given this one.
+    A warning says so; ValueError if another zone brings them together and the user has not given this one.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def _about_exif(paths: Sequence[str], positions: np.ndarray, photos: dict[int, E
 def require_positions(
     paths: Sequence[str | Path], positions: np.ndarray, faults: Mapping[str, str] | None = None
 ) -> None:
-    """ValueError, naming the first and counting the others, where an image has no position.
+    """ValueError, naming the first and counting the others, if an image has no position.
 
     Parameters
     ----------
@@ -238,9 +238,9 @@ def located_images(
     zone: Zone | None = None,
     allow_missing_rows: bool = False,
 ) -> tuple[ImageSet, Zone | None]:
-    """All images below a folder with their positions, and the UTM zone of these where it is known.
+    """All images below a folder with their positions, and the UTM zone if it is known.
 
-    See `locate`; ValueError names the first image that has no position. The set's `report` says where they came from.
+    See `locate`; ValueError names the first image without a position.
     """
     listing = list_folder(folder)
     paths = listing.images

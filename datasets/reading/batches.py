@@ -42,7 +42,7 @@ class ImageBatches(Dataset):
 
     Parameters
     ----------
-    scale : factor on both sides of the image (labels are read at full size only, where `scale` is 1).
+    scale : factor on both sides of the image; 1 with labels, which are read at full size.
     encoded : give JPEG files as they are, `EncodedImages`; `decode` makes batches of them on the device.
     """
 

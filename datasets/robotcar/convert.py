@@ -34,17 +34,17 @@ _UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a traversal's frames: `frames == kept + sum(dropped.values())`.
+    """The outcome for a traversal's frames: `frames == kept + sum(dropped.values())`.
 
     Attributes
     ----------
-    traversal, condition, source : where the frames came from and went to; positions from `ins` or `rtk`.
+    source : of the positions, `ins` or `rtk`.
     frames : those on the disk, and those that only `stereo.timestamps` lists.
     kept : frames that are in the condition's folder now; `written` of them are new.
     dropped : frames by reason: `near` (within the spacing of the last one kept), `outside`, `gap`, `jump`,
         `bad_status` (no position, see `Track.locate`), `missing` (listed, not on the disk), `unreadable`.
     stale : images of an earlier run whose frame is gone; they are in `OUT/.stale` now.
-    others : images in the condition's folder that are not from this run, nor from a frame that still exists; they stay.
+    others : images in the condition's folder that no existing frame explains; they stay.
     """
 
     traversal: Path
@@ -102,8 +102,8 @@ def convert_traversals(
     traversals : folders as downloaded, with `stereo/centre/<timestamp>.png` and `gps/ins.csv` or `rtk.csv`.
     condition : one of `CONDITIONS`.
     spacing_m : least distance of a frame from the last one kept, in metres; 0 keeps every frame with a position.
-    crop_bottom : rows of pixels to cut off, where the bonnet is seen.
-    positions : `ins`, `rtk`, or `auto` for RTK where a traversal has it.
+    crop_bottom : rows of pixels to cut off, for the bonnet.
+    positions : `ins`, `rtk`, or `auto`: RTK if a traversal has it, else INS.
     workers : processes.
 
     Raises
@@ -232,7 +232,7 @@ def develop(job: tuple[Path, Path, int]) -> str | None:
 def link_all(out: Path) -> int:
     """Make `out/all/<condition>_<name>` a link to every image of every condition; returns how many there are.
 
-    Links to images that are gone are removed; where links are copies, these are moved to `out/.stale/all`.
+    Links to images that are gone are removed; copies of such images are moved to `out/.stale/all`.
     """
     folder = out / ALL
     folder.mkdir(parents=True, exist_ok=True)
@@ -254,7 +254,7 @@ def link_all(out: Path) -> int:
 
 
 def _stamp(image: Path) -> tuple[int, float]:
-    """Bytes and time of change, of a link those of its image; to 2 s, as FAT file systems keep them."""
+    """Bytes and time of change of a file, or of the image behind a link; to 2 s, as FAT file systems keep it."""
     status = image.stat()
     return status.st_size, status.st_mtime // 2
 
@@ -276,7 +276,7 @@ def build_parser() -> OneLineParser:
     metres, pixels = number(float, {"least": 0}), number(int, {"least": 0})
     add("--spacing_m", type=metres, default=5.0, metavar="M", help="least metres between frames")
     add("--crop_bottom", type=pixels, default=0, metavar="PIXELS", help="rows to cut off, for the bonnet")
-    source = "source of positions; auto: RTK where a traversal has it"
+    source = "source of positions; auto: RTK if a traversal has it, else INS"
     add("--positions", choices=SOURCES, default="auto", help=source)
     workers = "processes (default: one per core)"
     add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=workers)

@@ -18,8 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line. The flags of the difficulty are made from the fields of :class:`Knobs`."""
     parser = OneLineParser(
         prog="python3 -m datasets.town",
-        description="Draw the procedural town: two labelled synthetic towns, and one place in five conditions. The same flags "
-        "give the same bytes. An interrupted run continues when the command is given again.",
+        description="Draw the procedural town: two labelled synthetic towns, and one place in five conditions. The same command "
+        "on an empty folder gives the same bytes. An interrupted run continues when the command is given again.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

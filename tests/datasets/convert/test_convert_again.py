@@ -163,11 +163,11 @@ def test_a_folder_and_then_a_part_of_it(photos, tmp_path):
 
 
 def test_an_interrupted_run_is_known_again(listed, tmp_path, monkeypatch):
-    def stop(job):
+    def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("datasets.convert.convert._copy", stop)
+        patch.setattr("datasets.convert.convert.copy_file", stop)
         with pytest.raises(KeyboardInterrupt):
             listed({"a.png": (0, 10)})
     assert listed({"a.png": (0, 10), "b.png": (1, 20)}).written == 2
