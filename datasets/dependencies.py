@@ -1,5 +1,6 @@
 """A program that is started without its packages ends with one line, not with a traceback. Standard library only."""
 
+import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -7,21 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("main.py", "eval.py", "datasets", "utils", "benchmarks")
-REQUIRED = {
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "numpy": "numpy",
-    "faiss": "faiss-cpu",
-    "PIL": "pillow",
-    "tqdm": "tqdm",
-    "sklearn": "scikit-learn",
-    "utm": "utm",
-    "matplotlib": "matplotlib",
-    "jinja2": "jinja2",
-    "threadpoolctl": "threadpoolctl",
-    "scipy": "scipy",
-}
-"""Modules of the packages in `requirements.txt`."""
+MODULES = {"faiss-cpu": "faiss", "pillow": "PIL", "scikit-learn": "sklearn"}
+"""Modules of packages that have another name."""
 USER_ERROR = 2
 
 
@@ -31,10 +19,16 @@ def exit_if_missing() -> None:
     Other programs that import this project go on: they may need only a part.
     """
     program = started_program(sys.argv[0], sys.orig_argv)
-    absent = [package for module, package in REQUIRED.items() if not _installed(module)] if program else []
+    absent = [name for name in required() if not _installed(MODULES.get(name, name))] if program else []
     if absent:
         print(f"{program}: error: {advice(absent)}", file=sys.stderr)
         sys.exit(USER_ERROR)
+
+
+def required() -> list[str]:
+    """Packages in `requirements.txt`."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [re.split("[<>=!]", line)[0] for line in lines if line and not line.startswith("#")]
 
 
 def advice(absent: Sequence[str]) -> str:
