@@ -36,6 +36,8 @@ NO_DATA = (
 )  # fmt: skip
 """Files and folders of operating systems, in lower case. Names that begin with a dot are no data either."""
 CAMERAS = ("front", "rear", "left", "right")
+CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
+"""Folders of RobotCar; the first is the gallery."""
 IGNORED = 255
 
 CLASS_NAMES = (

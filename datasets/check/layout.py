@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-from datasets.naming import is_no_data
+from datasets.naming import CONDITIONS, is_no_data
 
-CONDITIONS = ("rain", "snow", "sun", "night")
 PREVIEW = "preview.png"
 """The contact sheet of the town, no image of a data set."""
 DEEPEST = 3
@@ -21,8 +20,9 @@ def find_pairs(root: Path) -> tuple[str, list[tuple[Path, Path]]]:
             pairs += [(part, queries) for queries in below if part.is_dir() and queries.is_dir()]
     if pairs:
         return "IDDAv2: <town>/gallery/<pair> with <town>/queries*/<pair>", pairs
-    if (root / "overcast").is_dir():
-        pairs = [(root / "overcast", root / name) for name in CONDITIONS if (root / name).is_dir()]
+    gallery, *queries = (root / condition for condition in CONDITIONS)
+    if gallery.is_dir():
+        pairs = [(gallery, folder) for folder in queries if folder.is_dir()]
     if pairs:
         return f"RobotCar: overcast with {', '.join(queries.name for _, queries in pairs)}", pairs
     for parent in (root, *subfolders(root)):

@@ -1,12 +1,10 @@
 """Read every image and label of a data set once, in parallel."""
 
 import os
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from datasets.jobs import run_jobs, with_progress
 from datasets.naming import CLASS_NAMES, IGNORED, label_folder
@@ -36,23 +34,16 @@ def scan_files(paths: list[str], need_label: set[str], workers: int, progress: b
 
 def _scan_file(job: tuple[str, bool]) -> Scanned:
     path, needs_label = job
-    image, fault = _attempt(lambda: read_image(path), path)
-    faults = [("unreadable images", str(fault))] if fault else []
-    size = size_of(image) if image is not None else None
+    try:
+        size, faults = size_of(read_image(path)), []
+    except (ValueError, OSError) as error:
+        size, faults = None, [("unreadable images", str(error))]
     if not (needs_label or label_folder(os.path.dirname(path))):
         return Scanned(size, None, faults)
-    label, fault = _attempt(lambda: read_label_of(path, size), path)
-    if fault:
-        what = "missing labels" if isinstance(fault, FileNotFoundError) else "odd labels"
-        return Scanned(size, None, [*faults, (what, str(fault))])
-    return Scanned(size, np.array(Image.fromarray(label.numpy()).histogram())[COUNTED], faults)
-
-
-def _attempt(read: Callable[[], Tensor], path: str) -> tuple[Tensor | None, Exception | None]:
-    """What `read` gives, or its error, which names the file."""
     try:
-        return read(), None
+        label = read_label_of(path, size)
+    except FileNotFoundError as error:
+        return Scanned(size, None, [*faults, ("missing labels", str(error))])
     except (ValueError, OSError) as error:
-        return None, error
-    except Exception as error:  # decoders may raise anything at damaged files, and one file must not end the scan
-        return None, ValueError(f"{path}: {type(error).__name__} while decoding ({error})")
+        return Scanned(size, None, [*faults, ("odd labels", str(error))])
+    return Scanned(size, np.array(Image.fromarray(label.numpy()).histogram())[COUNTED], faults)

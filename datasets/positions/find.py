@@ -58,9 +58,9 @@ def locate(
 
     Parameters
     ----------
-    folder : of the images, to which paths in the CSV file may be relative; they may be so to the CSV file's as well.
-    zone : UTM zone for latitudes and longitudes; by default that of most images that have them. One zone holds for
-        all, so that distances are right across its border.
+    folder : of the images. A path in the CSV file is relative to the folder of that file or to this one.
+    zone : UTM zone for latitudes and longitudes; by default that of most of them. All images get one zone, so that
+        distances are right across its border.
     allow_missing_rows : whether the CSV file may have rows that match no image.
     unread : files of the folder that are no images, for the report.
 

@@ -20,9 +20,9 @@ from datasets.command_line import HelpFormatter, OneLineParser, number, positive
 from datasets.convert.record import REMEDY, STALE, Record, about_earlier, leftovers, refuse_leftovers
 from datasets.files import soft_link, write_whole
 from datasets.jobs import run_jobs, with_progress
+from datasets.naming import CONDITIONS
 from datasets.robotcar.raw import SOURCES, Frames, Track, demosaic, list_frames, read_track
 
-CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
 ALL = "all"
 JPEG_QUALITY = 95
 MAX_GAP_S = 0.5
