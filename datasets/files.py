@@ -37,7 +37,8 @@ def write_whole(target: Path, write: Callable[[Path], object], durable: bool = F
         with replacing(target, durable) as part:
             write(part)
     except OSError as error:
-        raise OSError(error.errno, f"{target}: cannot write it ({error.strerror or error})") from error
+        message = f"{target}: cannot write it ({error.strerror or error})"
+        raise (OSError(message) if error.errno is None else OSError(error.errno, message)) from error
 
 
 def write_text(target: Path, text: str) -> None:

@@ -50,6 +50,12 @@ def test_a_failed_write_names_the_target_and_keeps_the_reason(tmp_path):
     with pytest.raises(OSError, match=r"a.txt: cannot write it \(No space left on device\)") as error:
         write_whole(tmp_path / "a.txt", full)
     assert error.value.errno == errno.ENOSPC and names(tmp_path) == []
+
+    def odd(_: Path) -> None:
+        raise OSError("encoder error")
+
+    with pytest.raises(OSError, match=r"^/.*a.txt: cannot write it \(encoder error\)"):
+        write_whole(tmp_path / "a.txt", odd)
     with pytest.raises(OSError, match="missing"):
         write_text(tmp_path / "missing" / "a.txt", "x")
 
