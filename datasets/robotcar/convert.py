@@ -21,7 +21,8 @@ from datasets.convert.record import REMEDY, STALE, Record, about_earlier, leftov
 from datasets.files import soft_link, write_whole
 from datasets.jobs import run_jobs, with_progress
 from datasets.naming import CONDITIONS
-from datasets.robotcar.raw import SOURCES, Frames, Track, demosaic, list_frames, read_track
+from datasets.robotcar.bayer import demosaic
+from datasets.robotcar.raw import SOURCES, Frames, Track, list_frames, read_track
 
 ALL = "all"
 JPEG_QUALITY = 95

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from datasets.places import load_image_set
-from datasets.robotcar.raw import demosaic, find_jumps, list_frames, read_track
+from datasets.robotcar.bayer import demosaic
+from datasets.robotcar.raw import find_jumps, list_frames, read_track
 from tests.datasets.robotcar.traversals import (
     INS_HEADER,
     RTK_HEADER,
