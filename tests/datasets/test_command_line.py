@@ -2,6 +2,8 @@
 
 import argparse
 import errno
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,3 +108,9 @@ def test_a_bad_command_line_is_one_line(capsys: pytest.CaptureFixture):
         made.parse_args(["--trays", "0"])
     said = "oven: error: argument --trays: 0 is not a whole number of at least 1; see --help\n"
     assert stop.value.code == 2 and capsys.readouterr().err == said
+
+
+def test_help_of_the_tools_loads_no_torch():
+    tools = ", ".join(f"datasets.{name}.__main__" for name in ("check", "convert", "robotcar", "town"))
+    code = f"import sys, {tools}; print({{'torch', 'PIL', 'sklearn'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

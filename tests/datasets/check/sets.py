@@ -4,7 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.check.check import check_dataset, main
+from datasets.check.__main__ import main
+from datasets.check.check import check_dataset
 from tests.tiny import place_picture
 
 FRONT = Path("town10/queries_rain/front_rear/front")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.check.check import check_dataset, main
+from datasets.check.__main__ import main
+from datasets.check.check import check_dataset
 from datasets.check.layout import find_pairs
 from datasets.check.report import format_report
 from datasets.reading import transforms

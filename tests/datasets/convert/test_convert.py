@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from datasets.convert.convert import convert_images, main
+from datasets.convert.__main__ import main
+from datasets.convert.convert import convert_images
 from datasets.places import load_image_set
 from datasets.positions.find import Zone, locate, located_image_set
 from datasets.positions.table import csv_positions

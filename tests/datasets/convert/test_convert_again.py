@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.convert.convert import convert_images, main
+from datasets.convert.__main__ import main
+from datasets.convert.convert import convert_images
 from datasets.convert.record import RECORD, STALE
 
 EAST, NORTH = 600_000, 5_700_000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL.TiffImagePlugin import IFDRational
 
-from datasets.convert.convert import main
+from datasets.convert.__main__ import main
 from datasets.places import load_image_set
 from datasets.positions.exif import Exif, read_exif
 from datasets.positions.find import Zone, locate, located_images, name_position

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.robotcar.convert import main
+from datasets.robotcar.__main__ import main
 from tests.datasets.robotcar.traversals import INS_HEADER, SIZE, START_US, ins_row, where
 
 
