@@ -21,8 +21,7 @@ from benchmarks.demo import SIZE, SMALL, run, words
 from benchmarks.harness.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
 from benchmarks.harness.machine import machine
 from benchmarks.study.variants import CONDITIONS, town_flags
-from datasets.command_line import read_flags
-from datasets.convert.files import OneLineParser, positive
+from datasets.command_line import OneLineParser, positive, read_flags
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
 from utils.evaluation.tables import align

@@ -1,6 +1,7 @@
-"""Command lines made from dataclasses: a flag is written once, as the field that it fills."""
+"""Command lines: flags made from dataclasses, each written once as the field that it fills, and errors in one line."""
 
 import argparse
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -8,20 +9,33 @@ from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-USER_ERROR = 2
+USER_ERROR, INTERRUPTED = 2, 130
 
 Settings = TypeVar("Settings")
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line."""
+    """Reports an error of the command line in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USER_ERROR, f"{self.prog}: error: {message}; see --help\n")
 
 
+def run_tool(name: str, command: Callable[[], int | None]) -> int:
+    """Run a small program and return its exit status; ValueError and OSError become one line on stderr and status 2."""
+    try:
+        return command() or 0
+    except (ValueError, OSError) as error:
+        plain = isinstance(error, OSError) and error.filename is None and error.strerror  # without "[Errno 28]"
+        print(f"{name}: error: {' '.join(str(plain or error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; give the same command again", file=sys.stderr)
+        return INTERRUPTED
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows each default as it is typed, except None and False, and where the help text names it."""
+    """Shows each default as it is typed, except None, False, and those that the help text names."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
@@ -38,9 +52,9 @@ def flag(default: Any, text: str, **details: Any) -> Any:
     Parameters
     ----------
     default, text : the flag's default and help.
-    details : where they differ from what name and type say: `name` of the flag; `choices`; `least`, `above` and `most`, the
-        bounds of a number; `metavar`; `nargs`; `group`, a title in `--help`; `parse`, text -> value;
-        `may_change`, whether a run that goes on may be given another value.
+    details : `name` of the flag, if not that of the field; `choices`; `least`, `above` and `most`, the bounds of a number;
+        `metavar`; `nargs`; `group`, a title in `--help`; `parse`, text -> value; `may_change`, whether a resumed run may
+        be given another value.
     """
     return field(default=default, metadata={"help": text, **details})
 
@@ -53,7 +67,7 @@ def flags_of(settings: type) -> dict[str, Field]:
 def add_flags(
     parser: argparse.ArgumentParser, settings: type, title: str, about: Mapping[str, str] | None = None
 ) -> None:
-    """Add a flag for each such field of a dataclass, under a title; a field may name another. `about`: title -> a sentence."""
+    """Add a flag for each `flag` field of a dataclass, under a title; a field may name another. `about`: title -> a sentence."""
     hints = typing.get_type_hints(settings)
     for name, f in flags_of(settings).items():
         group = _group(parser, f.metadata.get("group", title), about or {})
@@ -106,7 +120,7 @@ def _element(hint: Any) -> tuple[type, int | str | None]:
 
 
 def number(kind: type, bounds: Mapping[str, Any]) -> Callable[[str], Any]:
-    """A parser of values of `kind` within bounds, for argparse; a type that is not a number has none."""
+    """A parser of values of `kind` within bounds, for argparse; `kind` itself if it is not a type of numbers."""
     if kind not in (int, float):
         return kind
     least, above, most = bounds.get("least"), bounds.get("above"), bounds.get("most")
@@ -122,7 +136,7 @@ def number(kind: type, bounds: Mapping[str, Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{text} is not {wanted} {words}".rstrip())
         return value
 
-    parse.__name__ = kind.__name__  # argparse names it where the text is no number at all
+    parse.__name__ = kind.__name__  # argparse shows it if the text is no number
     return parse
 
 

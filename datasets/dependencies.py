@@ -1,5 +1,6 @@
 """A program that is started without its packages ends with one line, not with a traceback. Standard library only."""
 
+import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -7,34 +8,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("main.py", "eval.py", "datasets", "utils", "benchmarks")
-REQUIRED = {
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "numpy": "numpy",
-    "faiss": "faiss-cpu",
-    "PIL": "pillow",
-    "tqdm": "tqdm",
-    "sklearn": "scikit-learn",
-    "utm": "utm",
-    "matplotlib": "matplotlib",
-    "threadpoolctl": "threadpoolctl",
-    "scipy": "scipy",
-    "jinja2": "jinja2",
-}
-"""Modules of the packages in `requirements.txt`."""
+MODULES = {"faiss-cpu": "faiss", "pillow": "PIL", "scikit-learn": "sklearn"}
+"""Modules of packages that have another name."""
 USER_ERROR = 2
 
 
 def exit_if_missing() -> None:
-    """End a program of this project with one line and status 2 where required packages are not installed.
+    """End a program of this project with one line and status 2 if required packages are not installed.
 
-    A program of someone else who imports ours is left alone: it may need a part only.
+    Other programs that import this project go on: they may need only a part.
     """
     program = started_program(sys.argv[0], sys.orig_argv)
-    absent = [package for module, package in REQUIRED.items() if not _installed(module)] if program else []
+    absent = [name for name in required() if not _installed(MODULES.get(name, name))] if program else []
     if absent:
         print(f"{program}: error: {advice(absent)}", file=sys.stderr)
         sys.exit(USER_ERROR)
+
+
+def required() -> list[str]:
+    """Packages in `requirements.txt`."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [re.split("[<>=!]", line)[0] for line in lines if line and not line.startswith("#")]
 
 
 def advice(absent: Sequence[str]) -> str:
@@ -46,7 +40,7 @@ def advice(absent: Sequence[str]) -> str:
 
 
 def started_program(argv0: str, original: Sequence[str]) -> str | None:
-    """The program of ours that Python runs, such as `main.py` or `datasets.check.check`; None for any other.
+    """The program of this project that Python runs, such as `main.py` or `datasets.check.check`; None for any other.
 
     Parameters
     ----------
@@ -54,7 +48,7 @@ def started_program(argv0: str, original: Sequence[str]) -> str | None:
     original : `sys.orig_argv`.
     """
     if argv0 == "-m":
-        # only the search for a module of ours imports our packages this early
+        # only the search for a module of this project imports its packages this early
         after = list(original)[list(original).index("-m") + 1 :] if "-m" in original else []
         return after[0] if after else None
     path = Path(argv0).resolve()

@@ -1,4 +1,4 @@
-"""Files that are whole wherever they exist, second names of files, and locks."""
+"""Files that are never seen half written, second names of files, and locks."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from types import ModuleType
 
 @contextmanager
 def replacing(target: Path, durable: bool = False) -> Iterator[Path]:
-    """A temporary name beside `target`, which takes its place when all within went well: a file that exists is whole.
+    """A temporary name beside `target`. The file takes the place of `target` when the block ends without an error.
 
     Parameters
     ----------
@@ -37,7 +37,8 @@ def write_whole(target: Path, write: Callable[[Path], object], durable: bool = F
         with replacing(target, durable) as part:
             write(part)
     except OSError as error:
-        raise OSError(error.errno, f"{target}: cannot write it ({error.strerror or error})") from error
+        message = f"{target}: cannot write it ({error.strerror or error})"
+        raise (OSError(message) if error.errno is None else OSError(error.errno, message)) from error
 
 
 def write_text(target: Path, text: str) -> None:
@@ -51,17 +52,17 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def hard_link(source: Path, target: Path) -> None:
-    """A second name of `source`; a copy where the file system has no hard links."""
+    """A second name of `source`; a copy if the file system has no hard links."""
     write_whole(target, lambda part: _link_or_copy(source, part))
 
 
 def soft_link(source: Path, target: Path) -> None:
-    """A relative symbolic link to `source`, or a hard link, or a copy, whatever the file system allows first."""
+    """A relative symbolic link to `source`; a hard link or a copy if the file system refuses it."""
     real = Path(os.path.realpath(source))
 
     def write(part: Path) -> None:
         try:
-            # part is made, and so resolved, in the real folder: `..` of a linked one leads elsewhere
+            # relative to the real folder: `..` of a linked folder leads elsewhere
             os.symlink(os.path.relpath(real, os.path.realpath(part.parent)), part)
         except (OSError, ValueError):
             part.unlink(missing_ok=True)
@@ -74,7 +75,7 @@ def soft_link(source: Path, target: Path) -> None:
 def locked(file: Path, wait: bool = True) -> Iterator[None]:
     """Hold a lock on `file`, made if absent, until the end of the block or of the process.
 
-    Nothing is locked where the system has no file locks or the file may not be written.
+    Nothing is locked if the system has no file locks or the file may not be written.
 
     Raises
     ------

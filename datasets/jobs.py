@@ -1,9 +1,11 @@
 """Work spread over processes or threads."""
 
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -31,17 +33,40 @@ def run_jobs(
     if workers <= 1:
         yield from map(function, jobs)
         return
-    pool: Executor
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if processes else ThreadPoolExecutor(workers)
+    pool: Executor = _processes(workers) if processes else ThreadPoolExecutor(workers)
+    others = set(active_children())
     try:
         yield from pool.map(function, jobs, chunksize=chunk)
     except BrokenProcessPool as error:
         raise OSError("a worker process was ended from outside (out of memory?): give fewer --workers") from error
+    except BaseException:
+        for worker in set(active_children()) - others:
+            worker.terminate()  # shutdown would wait for their jobs
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def with_progress(results: Iterable[Result], total: int, label: str) -> list[Result]:
-    """The results as a list, under a progress bar."""
-    bar = tqdm(results, desc=label, total=total, unit="image", dynamic_ncols=True, delay=0.5, leave=False)
-    return list(bar)
+def _processes(workers: int) -> ProcessPoolExecutor:
+    """A pool whose workers ignore Ctrl-C: this process ends them."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+
+def with_progress(
+    results: Iterable[Result], images: Sequence[int], label: str = "", quiet: bool = False
+) -> list[Result]:
+    """The results as a list, under a progress bar.
+
+    Parameters
+    ----------
+    images : how many images each result stands for.
+    quiet : show no bar.
+    """
+    done = []
+    rarely = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}  # in a log file, few lines
+    bar = tqdm(desc=label, total=sum(images), unit="image", dynamic_ncols=True, leave=False, disable=quiet, **rarely)
+    with bar:
+        for result, count in zip(results, images):
+            done.append(result)
+            bar.update(count)
+    return done

@@ -1,7 +1,7 @@
-"""Mining of hard triplets: what a refresh looks at, and the choice among it by distance of descriptors.
+"""Mining of hard triplets: the images that a refresh looks at, and the choice among them by distance of descriptors.
 
-`full` mining looks at the whole gallery; `partial` at the positives, the remembered negatives and a random part of the gallery,
-among which negatives are drawn; `random` at no descriptor: its triplets are drawn alone.
+`full` mining looks at the whole gallery. `partial` looks at the positives, the remembered negatives and a random part of the
+gallery. `random` needs no descriptors.
 """
 
 from dataclasses import dataclass
@@ -14,24 +14,25 @@ from datasets.places import Neighbours
 from datasets.reading.triplets import Triplets
 
 MOST_QUERIES, MOST_DISTANCES = 1024, 2**24
-"""Queries that are compared with the gallery at once, and their distances that are held (64 MB)."""
+"""Most queries compared with the gallery at once, and most distances in memory (64 MB)."""
 
 
 # -- random choices -----------------------------------------------------------------------------------------------------
 
 
 def generator_of(key: int, query: int | None = None) -> np.random.Generator:
-    """The random numbers of one query in one refresh, or those that are no query's; they depend on nothing else.
+    """The random numbers of one query, or of the pool, in one refresh; they depend on nothing else.
 
     Parameters
     ----------
-    key : of the refresh, a number of at most 64 bits.
+    key : number of the refresh, at most 64 bits.
+    query : None for the pool.
     """
     return np.random.default_rng([key, 0 if query is None else query + 1])
 
 
 def draw_negatives(rng: np.random.Generator, size: int, excluded: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the numbers 0 ... size - 1 that are not excluded, uniformly without replacement; all, where fewer are left.
+    """`count` of the numbers 0 ... size - 1 that are not excluded, uniformly without replacement; all if fewer are left.
 
     Parameters
     ----------
@@ -43,12 +44,12 @@ def draw_negatives(rng: np.random.Generator, size: int, excluded: np.ndarray, co
     return ranks + np.searchsorted(excluded - np.arange(len(excluded)), ranks, side="right")
 
 
-# -- what a refresh looks at --------------------------------------------------------------------------------------------
+# -- the images of a refresh --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class MiningPlan:
-    """What one refresh looks at.
+    """The images that one refresh looks at.
 
     Attributes
     ----------
@@ -73,19 +74,19 @@ def plan_mining(
     key: int,
     cache_negatives: int | None = None,
 ) -> MiningPlan:
-    """Full mining (every gallery image is looked at), or partial: positives, what is remembered, and a random part.
+    """Full mining (every gallery image), or partial: positives, remembered negatives, and a random part of the gallery.
 
     Parameters
     ----------
     queries : (T,) indexes of the drawn queries.
-    positives, not_negative : per query of the whole set, the gallery images of the same place, and those too near to be negatives.
-    hardest : (all queries, N) gallery indexes of the negatives chosen the last time, -1 for none.
-    key : of the random choices of this refresh, 64 bits.
-    cache_negatives : gallery images, drawn anew for every refresh, among which negatives are drawn; None for all.
+    positives, not_negative : per query of the whole set, the gallery images of its place, and those too near for negatives.
+    hardest : (all queries, N) gallery indexes of the negatives chosen last, -1 for none.
+    key : number of the refresh, at most 64 bits.
+    cache_negatives : size of the random part, drawn anew in every refresh; None for the whole gallery.
 
     Notes
     -----
-    A query with fewer than N negatives in the random part has N drawn from the whole gallery besides.
+    A query with fewer than N negatives in the random part gets N more from the whole gallery.
     """
     kept = hardest[queries]
     if cache_negatives is None or cache_negatives >= gallery_size:
@@ -112,7 +113,7 @@ def random_triplets(
     num_negatives: int,
     key: int,
 ) -> Triplets:
-    """A random image of the same place and random negatives for each query; repeated where there are too few."""
+    """A random image of the same place and random negatives for each query; too few negatives are repeated."""
     chosen = np.empty(len(queries), np.int64)
     negatives = np.empty((len(queries), num_negatives), np.int64)
     for t, query in enumerate(queries):
@@ -145,22 +146,21 @@ def mine_triplets(
     ----------
     query_descriptors, gallery_descriptors : (T, D) of `plan.queries` and (M, D) of `plan.images`, float32 or float16.
     positives, not_negative : as for `plan_mining`.
-    key : of the random choices of this refresh, 64 bits.
-    neg_samples : random negatives among which, with the kept ones, the `num_negatives` nearest are taken; those repeat
-        where there are too few.
-    device : where distances are computed; the descriptors stay where they are.
-    block, chunk : queries and gallery images that are compared at once; by default the block is what `MOST_DISTANCES` allows.
+    key : number of the refresh, at most 64 bits.
+    neg_samples : random negatives. Of these and the kept ones, the `num_negatives` nearest are taken; too few are repeated.
+    device : computes the distances; the descriptors stay on theirs.
+    block, chunk : queries and gallery images compared at once; the default block follows from `MOST_DISTANCES`.
 
     Notes
     -----
-    Distances are those of one matrix product in float32 of descriptors less their mean. Which of two images is taken whose
-    distances differ by less than its rounding is not defined.
+    Distances come from a matrix product in float32 of centred descriptors. If two images differ by less than its rounding,
+    either may be taken.
 
-    Memory beyond the descriptors is at most about 4 block (M + chunk) + 16 (block + chunk) D + 32 block C bytes, where C is
-    `neg_samples` and the kept, or the most positives that a query has.
+    Memory beyond the descriptors is at most about 4 block (M + chunk) + 16 (block + chunk) D + 32 block C bytes. C is the
+    number of candidates of a query: `neg_samples` and the kept ones, or its positives if these are more.
     """
     gallery, everything = torch.as_tensor(gallery_descriptors), torch.as_tensor(query_descriptors)
-    centre = everything.float().mean(0).to(device)  # near the gallery's too, so that little is lost to cancellation
+    centre = everything.float().mean(0).to(device)  # centred, a product loses less to rounding
     near = not_negative.of(plan.queries).within(plan.pool)
     column_of = np.zeros(plan.images[-1] + 1, np.int64)
     column_of[plan.images] = np.arange(len(plan.images))
@@ -178,7 +178,7 @@ def mine_triplets(
 
 
 def _candidates(plan: MiningPlan, t: int, near: np.ndarray, key: int, neg_samples: int) -> np.ndarray:
-    """The gallery images among which the plan's query `t` gets its negatives: random ones, and those kept; each once.
+    """The candidates for negatives of the plan's query `t`: random gallery images and kept ones, each once.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def _distances(queries: Tensor, gallery: Tensor, centre: Tensor, chunk: int) -> 
 
 
 def _nearest(distances: Tensor, candidates: list[np.ndarray], count: int) -> Tensor:
-    """For each row of `distances` (b, M) the `count` nearest of its candidates, nearest first, repeated where there are fewer.
+    """For each row of `distances` (b, M) the `count` nearest of its candidates, nearest first; too few are repeated.
 
     Parameters
     ----------

@@ -29,13 +29,15 @@ OTHER_PHOTOS = (
     ".orf",
     ".rw2",
 )
-"""Photos all the same, but of formats that are not read."""
+"""Photos of formats that are not read."""
 NO_DATA = (
     "@eadir", "__macosx", "$recycle.bin", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "lost+found",
     "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini",
 )  # fmt: skip
-"""What systems leave in folders, in lower case; beside all names that begin with a dot."""
+"""Files and folders of operating systems, in lower case. Names that begin with a dot are no data either."""
 CAMERAS = ("front", "rear", "left", "right")
+CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
+"""Folders of RobotCar; the first is the gallery."""
 IGNORED = 255
 
 CLASS_NAMES = (
@@ -77,7 +79,7 @@ def class_colours(num_classes: int) -> np.ndarray:
     """A colour per class, uint8 (classes, 3): `CLASS_COLOURS` for the 17 classes, else hues far from each other."""
     if num_classes == len(CLASS_NAMES):
         return np.array(CLASS_COLOURS, np.uint8)
-    golden = 0.618034  # successive multiples of it, modulo 1, keep apart
+    golden = 0.618034  # its multiples, modulo 1, stay apart
     hues = [colorsys.hsv_to_rgb(i * golden % 1, 0.75, 0.95 - 0.35 * (i % 2)) for i in range(num_classes)]
     return (255 * np.array(hues)).round().astype(np.uint8)
 
@@ -100,9 +102,11 @@ class Kind:
     eval_scale: float
 
 
+NEGATIVE_DISTANCE_M = 25.0
+"""Images farther apart show different places: negatives of training lie beyond, answers of `utm` count up to it."""
 KINDS = {
     "iddav2": Kind("iddav2", 3.0, 5.0, True, 0.5),
-    "utm": Kind("utm", 10.0, 25.0, False, 1.0),
+    "utm": Kind("utm", 10.0, NEGATIVE_DISTANCE_M, False, 1.0),
 }
 """`iddav2` has camera and label folders; `utm` is RobotCar and any other folder of `@UTM` images."""
 
@@ -110,7 +114,7 @@ KINDS = {
 def parse_position(path: str | Path) -> tuple[float, float]:
     """UTM east and north in metres from a name such as ``@277456.815@110790.196@...@.jpg``.
 
-    Only the base name counts. ValueError, naming the file and what is odd, where there is no position in it.
+    Only the base name counts. ValueError, naming the file and what is odd, if there is no position in it.
     """
     numbers = numbers_in_name(path)
     shown = f"{path!s}: the name must begin @UTM_east@UTM_north@ (metres)"
@@ -130,7 +134,7 @@ def parse_position(path: str | Path) -> tuple[float, float]:
 
 
 def numbers_in_name(path: str | Path) -> tuple[float, float] | None:
-    """The two numbers of a name that begins `@number@number@`, whatever they are; None for other names."""
+    """The two numbers of a name that begins `@number@number@`; None for other names."""
     fields = os.path.basename(path).split("@")
     if len(fields) < 4 or fields[0] != "":
         return None
@@ -141,7 +145,7 @@ def numbers_in_name(path: str | Path) -> tuple[float, float] | None:
 
 
 def beyond_utm(east: float, north: float) -> bool:
-    """Whether an east is too large for UTM beside a north that would be an east: they are likely swapped."""
+    """Whether an east is too large for UTM and the north is not: they are likely swapped."""
     return east >= 1_000_000 > north >= 0
 
 
@@ -152,7 +156,7 @@ def camera_of(path: str | Path) -> str:
 
 
 def is_no_data(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or a leftover of a system: `.ipynb_checkpoints`, `@eaDir`."""
+    """Whether a file or folder of this name is hidden or belongs to a system: `.ipynb_checkpoints`, `@eaDir`."""
     return name.startswith(".") or name.lower() in NO_DATA
 
 
@@ -164,9 +168,9 @@ class Listing(NamedTuple):
 
 
 def list_folder(folder: str | Path) -> Listing:
-    """All files below `folder`, links followed once each, hidden ones and leftovers of systems passed over.
+    """All files below `folder`, without hidden ones and those of systems; links are followed, each folder once.
 
-    FileNotFoundError or ValueError where the folder is missing or holds no image.
+    FileNotFoundError or ValueError if the folder is missing or holds no image.
     """
     folder = str(folder)
     if not os.path.isdir(folder):
@@ -206,7 +210,7 @@ def count_suffixes(paths: Iterable[str | Path]) -> str:
 
 
 def fingerprint(folder: str | Path, paths: Iterable[str]) -> str:
-    """A digest of the files' paths relative to their folder: the same wherever the folder lies."""
+    """A digest of the files' paths relative to their folder. It does not change when the folder moves."""
     names = (os.path.relpath(path, folder).encode(errors="surrogateescape") for path in paths)
     return hashlib.sha256(b"\0".join(names)).hexdigest()[:16]
 
@@ -236,7 +240,7 @@ def label_folder(image_folder: str) -> str | None:
 
 
 def label_path(image: str) -> str:
-    """Path of an image's label: same base name, `.png`. FileNotFoundError where there is none."""
+    """Path of an image's label: same base name, `.png`. FileNotFoundError if it is missing."""
     folder = label_folder(os.path.dirname(image))
     if folder is None:
         raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""What a gallery and its queries are to each other: whether answers can be right, and whether they are worth anything."""
+"""Doubts about a gallery and its queries: queries without an answer, queries that are in the gallery, missing cameras."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ def placed_images(paths: Iterable[str]) -> ImageSet:
 
 
 def shared_files(gallery: Sequence[str], queries: Sequence[str]) -> list[str]:
-    """The queries that are files of the gallery as well, also by way of symbolic or hard links."""
+    """The queries that are also files of the gallery, through symbolic or hard links too."""
     known = set(map(_identity, gallery))
     return [query for query in queries if _identity(query) in known]
 
@@ -50,14 +50,14 @@ def without_positive(gallery: ImageSet, queries: ImageSet, radius_m: float, same
 
 
 def without_positive_text(lacking: int, queries: int, radius_m: float, same_camera: bool) -> str:
-    """What it means that so many queries have no gallery image of their place."""
+    """What is wrong with queries that have no gallery image of their place."""
     camera = " of the same camera" if same_camera else ""
     remedy = "are these the same streets, in the same metres?" if lacking == queries else "they count as misses"
     return f"{lacking} of {queries} queries have no gallery image{camera} within {radius_m:g} m ({remedy})"
 
 
 def camera_text(gallery: ImageSet, queries: ImageSet) -> str:
-    """What is wrong where queries come from cameras that the gallery lacks; "" where all cameras are in both."""
+    """What is wrong with queries from cameras that the gallery lacks; "" if it has all cameras."""
     lacking = ~np.isin(queries.cameras, np.unique(gallery.cameras))
     if not lacking.any():
         return ""

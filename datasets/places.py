@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,14 @@ class ImageSet:
     paths : N file paths, sorted within each folder.
     positions : (N, 2) float64, UTM east and north in metres.
     cameras : (N,) names of the camera folders the files lie in, "" for other folders.
-    fingerprint : digest of the file list relative to `origin`, see `datasets.naming.fingerprint`.
-    origin : the first of the folders.
-    report : where the positions came from, and which files were left aside.
+    origin : the first of the folders, by default `folder`.
+    report : sources of the positions, and the files left out.
     """
 
     folder: str
     paths: tuple[str, ...]
     positions: np.ndarray
     cameras: np.ndarray
-    fingerprint: str = ""
     origin: str = ""
     report: PositionReport | None = None
 
@@ -40,30 +39,26 @@ class ImageSet:
     def __repr__(self) -> str:
         return f"{self.folder}: {len(self)} images"
 
-    def digest(self) -> str:
-        """Digest of the file list relative to `folder`."""
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the file list relative to `origin`."""
         return fingerprint(self.origin or self.folder, self.paths)
 
     def without(self, rejected: Container[str]) -> "ImageSet":
-        """The set less some files; ValueError where none is left."""
+        """The set without some files; ValueError if no image is left."""
         keep = np.array([path not in rejected for path in self.paths])
         if not keep.any():
             raise ValueError(f"{self.folder}: none of its {len(self)} images can be used; replace them")
         paths = tuple(path for path, kept in zip(self.paths, keep) if kept)
-        rest = replace(self, paths=paths, positions=self.positions[keep], cameras=self.cameras[keep])
-        return replace(rest, fingerprint=rest.digest())
+        return replace(self, paths=paths, positions=self.positions[keep], cameras=self.cameras[keep])
 
 
-Reject = Callable[[str, str], None]
-"""Told of each file that is left out, and why."""
-
-
-def load_image_set(folders: Sequence[str | Path], reject: Reject | None = None) -> ImageSet:
+def load_image_set(folders: Sequence[str | Path], reject: Callable[[str, str], None] | None = None) -> ImageSet:
     """List images and read their positions from their names.
 
     Parameters
     ----------
-    reject : called for each file whose name has no position, which is then left out; by default that is an error.
+    reject : called with each file whose name has no position, and why; the file is left out. By default it is an error.
 
     Raises
     ------
@@ -86,18 +81,15 @@ def load_image_set(folders: Sequence[str | Path], reject: Reject | None = None) 
         unread += found.unread
         total += len(found.images)
     shown, places = "+".join(listed), np.array(positions, np.float64)
-    warnings = *odd_names(shown, places), *lonely(paths, places)
-    images = ImageSet(
+    report = PositionReport(
         shown,
-        tuple(paths),
-        places,
-        np.array([camera_of(path) for path in paths]),
-        origin=next(iter(listed)),
-        report=PositionReport(
-            shown, names=len(paths), without=total - len(paths), unread=tuple(unread), warnings=warnings
-        ),
+        names=len(paths),
+        without=total - len(paths),
+        unread=tuple(unread),
+        warnings=(*odd_names(shown, places), *lonely(paths, places)),
     )
-    return replace(images, fingerprint=images.digest())
+    cameras = np.array([camera_of(path) for path in paths])
+    return ImageSet(shown, tuple(paths), places, cameras, next(iter(listed)), report)
 
 
 @dataclass(frozen=True)
@@ -141,7 +133,7 @@ class Neighbours:
 def neighbours_within(
     gallery: ImageSet, queries: ImageSet, radius_m: float, same_camera: bool = False, block: int = 4096
 ) -> Neighbours:
-    """Gallery images at most `radius_m` metres from each query, of the same camera only if asked so, by a k-d tree.
+    """Gallery images at most `radius_m` metres from each query, on request of the same camera only, by a k-d tree.
 
     Memory: 4 bytes per pair in the result, and about 60 per pair of one `block` of queries on the way.
     """
@@ -162,7 +154,7 @@ def neighbours_within(
             pieces.append((rows, (pairs % len(gallery)).astype(np.int32)))
     offsets = np.concatenate([[0], np.cumsum(counts)])
     indexes = np.empty(offsets[-1], np.int32)
-    while pieces:  # each is let go once it is copied, so that the pairs are not held twice
+    while pieces:  # frees each once it is copied, so that the pairs are not held twice
         rows, flat = pieces.pop()
         # destination of every pair: its query's offset plus its place within the query's list
         starts = np.cumsum(counts[rows]) - counts[rows]
@@ -181,7 +173,7 @@ def correct_matches(
 
     Returns
     -------
-    correct (Q, K) bool, and distance_m (Q, K) float64, NaN where nothing was retrieved.
+    correct (Q, K) bool, and distance_m (Q, K) float64, NaN for -1.
     """
     distance = np.linalg.norm(gallery.positions[retrieved] - queries.positions[:, None], axis=-1)
     distance[retrieved < 0] = np.nan

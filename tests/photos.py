@@ -1,9 +1,14 @@
 """Photos with the EXIF data that cameras write, and CSV files of positions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
+
+from datasets.positions.exif import read_exif
+from datasets.positions.find import locate, require_positions
 
 OXFORD = (51.7520, -1.2577)
 
@@ -45,3 +50,14 @@ def write_csv(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def exif_position(path: Path) -> tuple[float, float] | None:
+    return read_exif(path).place
+
+
+def read_positions(paths: Sequence[Path], csv_file: Path | None = None, **options) -> np.ndarray:
+    """(N, 2) positions of images that must all have one."""
+    found = locate(paths, csv_file, **options)
+    require_positions(paths, found.positions, found.faults)
+    return found.positions

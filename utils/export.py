@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.convert.files import OneLineParser, positive
+from datasets.command_line import OneLineParser, positive
 from models.config import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint, write_atomically

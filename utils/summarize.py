@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.convert.files import OneLineParser
+from datasets.command_line import OneLineParser
 from utils.evaluation.tables import printable
 from utils.options.arguments import recorded_arguments
 from utils.runs.checkpoints import load_checkpoint

@@ -89,7 +89,9 @@ def build_evaluation(arch: str, device: str, folder: Path, workers: int, precisi
     compute = resolve_compute(device, precision)
     model = compute.place(build_model(arch)).eval()
     gallery, *queries = image_sets(folder)
-    sets = [EvaluationSet(name, gallery, q, KINDS["utm"], (25.0,), 1.0) for name, q in zip(CONDITIONS[1:], queries)]
+    kind = KINDS["utm"]
+    metres = (kind.eval_threshold_m,)
+    sets = [EvaluationSet(name, gallery, q, kind, metres, 1.0) for name, q in zip(CONDITIONS[1:], queries)]
     options = EmbeddingOptions(BATCH, workers, compute)
     return lambda: len(evaluate_places(model, sets, options))
 

@@ -17,10 +17,11 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.harness.machine import in_a_process_of_its_own, machine, write_record
+from datasets.naming import KINDS, NEGATIVE_DISTANCE_M
 from datasets.places import ImageSet, neighbours_within
 from utils.evaluation.tables import align
 
-SAME_PLACE_M, NEGATIVE_M = 3.0, 25.0
+SAME_PLACE_M = KINDS["iddav2"].train_threshold_m
 CAMERAS = ("front", "left", "rear", "right")
 BLOCK_M, TOWN_BLOCKS = 100.0, 10
 
@@ -48,7 +49,7 @@ def two_drives(size: int, spacing_m: float) -> tuple[ImageSet, ImageSet]:
 def ours(gallery: ImageSet, queries: ImageSet) -> tuple[float, float]:
     """As training starts; returns the mean numbers of positives and of images that are no negatives."""
     positives = neighbours_within(gallery, queries, SAME_PLACE_M, same_camera=True)
-    not_negative = neighbours_within(gallery, queries, NEGATIVE_M)
+    not_negative = neighbours_within(gallery, queries, NEGATIVE_DISTANCE_M)
     return float(positives.counts.mean()), float(not_negative.counts.mean())
 
 
@@ -59,7 +60,7 @@ def plain(gallery: ImageSet, queries: ImageSet) -> tuple[float, float]:
     positives = [
         np.sort(row[gallery.cameras[row] == camera]) for row, camera in zip(near, queries.cameras, strict=True)
     ]
-    near = search.radius_neighbors(queries.positions, NEGATIVE_M, return_distance=False)
+    near = search.radius_neighbors(queries.positions, NEGATIVE_DISTANCE_M, return_distance=False)
     negatives = [np.setdiff1d(np.arange(len(gallery)), row, assume_unique=True) for row in near]
     counts = [len(gallery) - len(row) for row in negatives]
     return float(np.mean([len(row) for row in positives])), float(np.mean(counts))

@@ -18,7 +18,7 @@ from benchmarks.harness import jobs as runs_of
 from benchmarks.harness.machine import machine
 from benchmarks.study.report import Finished, gather, markdown, write_report
 from benchmarks.study.variants import BY_VARIANT, PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
-from datasets.convert.files import OneLineParser, positive
+from datasets.command_line import OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.town import make_town
 from utils.retrieval.embedding import EmbeddingOptions

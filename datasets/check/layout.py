@@ -3,17 +3,16 @@
 import os
 from pathlib import Path
 
-from datasets.naming import is_no_data
+from datasets.naming import CONDITIONS, is_no_data
 
-CONDITIONS = ("rain", "snow", "sun", "night")
 PREVIEW = "preview.png"
-"""The town's contact sheet, which is no image of a data set."""
+"""The contact sheet of the town, no image of a data set."""
 DEEPEST = 3
-"""How many levels below a root without pairs they are looked for."""
+"""How many levels below a root `roots_below` searches."""
 
 
 def find_pairs(root: Path) -> tuple[str, list[tuple[Path, Path]]]:
-    """In words the layout of a root, and its galleries with their queries; none in a plain folder."""
+    """The layout of a root in words, and its galleries with their queries; a plain folder has none."""
     pairs = []
     for town in subfolders(root):
         for part in subfolders(town / "gallery") or [town / "gallery"]:
@@ -21,8 +20,9 @@ def find_pairs(root: Path) -> tuple[str, list[tuple[Path, Path]]]:
             pairs += [(part, queries) for queries in below if part.is_dir() and queries.is_dir()]
     if pairs:
         return "IDDAv2: <town>/gallery/<pair> with <town>/queries*/<pair>", pairs
-    if (root / "overcast").is_dir():
-        pairs = [(root / "overcast", root / name) for name in CONDITIONS if (root / name).is_dir()]
+    gallery, *queries = (root / condition for condition in CONDITIONS)
+    if gallery.is_dir():
+        pairs = [(gallery, folder) for folder in queries if folder.is_dir()]
     if pairs:
         return f"RobotCar: overcast with {', '.join(queries.name for _, queries in pairs)}", pairs
     for parent in (root, *subfolders(root)):
@@ -32,7 +32,7 @@ def find_pairs(root: Path) -> tuple[str, list[tuple[Path, Path]]]:
 
 
 def roots_below(root: Path) -> list[Path]:
-    """Folders below a root without pairs that are roots of data sets themselves: the nearest of each branch."""
+    """Folders below a root that are roots of data sets themselves: the nearest of each branch."""
     found, level = [], subfolders(root)
     for _ in range(DEEPEST):
         deeper = []
@@ -46,7 +46,7 @@ def roots_below(root: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Visible folders in a folder, sorted; none where it is missing."""
+    """Visible folders in a folder, sorted; an empty list if it is missing."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:

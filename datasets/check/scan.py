@@ -1,104 +1,49 @@
 """Read every image and label of a data set once, in parallel."""
 
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
-from tqdm import tqdm
 
-from datasets.naming import label_folder, label_path
-from datasets.reading.transforms import read_image, read_label
+from datasets.jobs import run_jobs, with_progress
+from datasets.naming import CLASS_NAMES, IGNORED, label_folder
+from datasets.reading.transforms import read_image, read_label_of, size_of
 
-CHUNK = 16
-"""Images that a worker reads between two reports."""
+COUNTED = [*range(len(CLASS_NAMES)), IGNORED]
 
 
-class Scan(NamedTuple):
-    """What is in n images' files.
+class Scanned(NamedTuple):
+    """What is in the files of an image.
 
-    sizes : (n, 2) int32, width and height in pixels, 0 where unreadable.
-    labelled : (n,) bool, whether the image has a sound label.
-    pixels : (256,) int64, pixels per class over the sound labels.
+    size : width and height in pixels, None if it cannot be read.
+    pixels : (18,) int64, pixels per class and then ignored ones; None without a sound label.
     faults : what is wrong, and the message.
     """
 
-    sizes: np.ndarray
-    labelled: np.ndarray
-    pixels: np.ndarray
+    size: tuple[int, int] | None
+    pixels: np.ndarray | None
     faults: list[tuple[str, str]]
 
-    @classmethod
-    def empty(cls, n: int) -> "Scan":
-        return cls(np.zeros((n, 2), np.int32), np.zeros(n, bool), np.zeros(256, np.int64), [])
+
+def scan_files(paths: list[str], need_label: set[str], workers: int, progress: bool, name: str) -> list[Scanned]:
+    """Read images, and their labels as training does, by threads: decoding does not hold Python's lock."""
+    results = run_jobs(_scan_file, [(path, path in need_label) for path in paths], workers, processes=False)
+    return with_progress(results, [1] * len(paths), name, quiet=not progress)
 
 
-def _scan_chunk(chunk: Sequence[tuple[str, bool]]) -> Scan:
-    """Read images and their labels as training does; each image comes with whether it must have a label."""
-    scan = Scan.empty(len(chunk))
-    for i, (path, needs_label) in enumerate(chunk):
-        image, message = _attempt(read_image, path)
-        if image is None:
-            scan.faults.append(("unreadable images", message))
-        else:
-            scan.sizes[i] = image.shape[2], image.shape[1]
-        if not (needs_label or label_folder(os.path.dirname(path))):
-            continue
-        try:
-            label_file = label_path(path)
-        except FileNotFoundError as error:
-            scan.faults.append(("missing labels", str(error)))
-            continue
-        label, message = _attempt(read_label, label_file)
-        if label is not None and image is not None and label.shape != image.shape[1:]:
-            (h, w), (height, width) = label.shape, image.shape[1:]
-            label, message = None, f"{label_file}: {w}x{h} px, but its image is {width}x{height} px"
-        if label is None:
-            scan.faults.append(("odd labels", message))
-        else:
-            scan.labelled[i] = True
-            scan.pixels[:] += Image.fromarray(label.numpy()).histogram()
-    return scan
-
-
-def _attempt(read: Callable[[str], Tensor], path: str) -> tuple[Tensor | None, str]:
-    """What `read` gives, or None and its message."""
+def _scan_file(job: tuple[str, bool]) -> Scanned:
+    path, needs_label = job
     try:
-        return read(path), ""
+        size, faults = size_of(read_image(path)), []
     except (ValueError, OSError) as error:
-        return None, str(error)
-    except Exception as error:  # decoders raise what they like at damaged files, and one file must not end the scan
-        return None, f"{path}: {type(error).__name__} while decoding ({error})"
-
-
-def scan_files(items: list[tuple[str, bool]], workers: int, progress: bool, name: str) -> Scan:
-    """`_scan_chunk` over all images, in parallel; the result does not depend on the number of workers."""
-    scan, done = Scan.empty(len(items)), 0
-    quiet = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
-    with tqdm(total=len(items), desc=name, unit="img", leave=False, disable=not progress, **quiet) as bar:
-        for part in _scan_chunks([items[i : i + CHUNK] for i in range(0, len(items), CHUNK)], workers):
-            rows = slice(done, done + len(part.sizes))
-            scan.sizes[rows], scan.labelled[rows] = part.sizes, part.labelled
-            scan.pixels[:] += part.pixels
-            scan.faults.extend(part.faults)
-            done = rows.stop
-            bar.update(len(part.sizes))
-    return scan
-
-
-def _scan_chunks(chunks: list[list[tuple[str, bool]]], workers: int) -> Iterator[Scan]:
-    if min(workers, len(chunks)) <= 1:
-        yield from map(_scan_chunk, chunks)
-        return
-    pool = ProcessPoolExecutor(min(workers, len(chunks)))
+        size, faults = None, [("unreadable images", str(error))]
+    if not (needs_label or label_folder(os.path.dirname(path))):
+        return Scanned(size, None, faults)
     try:
-        yield from pool.map(_scan_chunk, chunks)
-    except BrokenProcessPool as error:
-        raise OSError("a process that reads images was ended from outside (memory?): give fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+        label = read_label_of(path, size)
+    except FileNotFoundError as error:
+        return Scanned(size, None, [*faults, ("missing labels", str(error))])
+    except (ValueError, OSError) as error:
+        return Scanned(size, None, [*faults, ("odd labels", str(error))])
+    return Scanned(size, np.array(Image.fromarray(label.numpy()).histogram())[COUNTED], faults)

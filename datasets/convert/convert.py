@@ -1,32 +1,16 @@
-"""Anybody's photos -> the `@UTM` layout that training and evaluation read.
-
-    python3 -m datasets.convert --images photos --out data/mine [--positions photos.csv]
-
-Positions come from names, a CSV file or EXIF data. An interrupted run goes on where it stopped.
-"""
+"""Photos -> the `@UTM` layout that training and evaluation read."""
 
 import os
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets.convert.files import (
-    REMEDY,
-    OneLineParser,
-    copy_file,
-    leftovers,
-    link_file,
-    positive,
-    refuse_leftovers,
-    run_converter,
-    run_jobs,
-    told,
-)
-from datasets.convert.record import Record
+from datasets.convert.record import Record, about_earlier, leftovers, refuse_leftovers
+from datasets.files import copy_file, soft_link
+from datasets.jobs import run_jobs, with_progress
 from datasets.naming import list_folder
 from datasets.positions.find import Zone, locate, name_position, require_positions
 from datasets.positions.report import PositionReport
@@ -34,13 +18,13 @@ from datasets.positions.report import PositionReport
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of the images of a folder: `images == kept + skipped`, `written` of the kept ones are new.
+    """The outcome for the images of a folder: `images == kept + skipped`, `written` of the kept ones are new.
 
     Attributes
     ----------
     report : where their positions came from.
-    stale : images of an earlier run whose photo is gone or has no position any more; they are in `OUT/.stale` now.
-    others : images in OUT that are not from this run, nor from a photo that still exists elsewhere; they stay.
+    stale : images of an earlier run whose photo is gone or has lost its position; they are in `OUT/.stale` now.
+    others : images in OUT that no existing photo explains; they stay.
     """
 
     images: int
@@ -55,7 +39,7 @@ class Converted:
     def __str__(self) -> str:
         zone = f", UTM zone {self.zone}" if self.zone else ""
         text = f"{self.images} images: {self.kept} kept ({self.written} new), {self.skipped} without a position{zone}"
-        return text + told(self.stale, self.others)
+        return text + about_earlier(self.stale, self.others)
 
 
 def convert_images(
@@ -84,8 +68,8 @@ def convert_images(
     Raises
     ------
     ValueError, OSError
-        Naming the file or the folder: no image, no position, one folder inside the other, or images in `out` that come
-        from the same files at other positions. Nothing is written then.
+        Naming the file or the folder: no image, no position, one folder inside the other, or images in `out` of the same
+        files at other positions. Nothing is written then.
     """
     images, out = Path(images), Path(out)
     _check_apart(images, out)
@@ -97,9 +81,9 @@ def convert_images(
     root, record = os.path.realpath(images), Record(out)
     relative = [Path(path).relative_to(images) for path in paths]
     sources = [os.path.join(root, path) for path in relative]
-    before = {source: Path(target) for target, source in record.below(root).items()}
-    names = _taken_elsewhere(record, root, sources)
-    targets = target_paths(relative, found, [before.get(source) for source in sources], names)
+    before = {source: Path(target) for target, source in record.sources(root).items()}
+    taken = _taken_elsewhere(record, root, sources)
+    targets = target_paths(relative, found, [before.get(source) for source in sources], taken)
     made = {str(target): source for source, target in zip(sources, targets) if target}
     stale = _stale(record, root, made)
     _refuse_others(record, [target for target in targets if target])
@@ -109,7 +93,9 @@ def convert_images(
     jobs = {target: source for target, source in made.items() if not _is_done(record, source, target)}
     record.plan(jobs)
     pairs = [(Path(source), out / target) for target, source in jobs.items()]
-    run_jobs(_link if link else _copy, pairs, workers, "convert", processes=False)
+    write = soft_link if link else copy_file
+    writing = run_jobs(lambda pair: write(*pair), pairs, workers, processes=False)
+    with_progress(writing, [1] * len(pairs), "convert")
     record.finish(made)
     others = record.others(out, made)
     return Converted(len(paths), len(made), len(jobs), len(paths) - len(made), zone, report, (*stale,), (*others,))
@@ -119,39 +105,36 @@ def _taken_elsewhere(record: Record, root: str, sources: Sequence[str]) -> list[
     """Names that images of other folders have, unless they are copies of photos that only moved."""
     sizes = {(status.st_size, int(status.st_mtime)) for status in map(os.stat, sources)}
     taken = []
-    for target, source in record.elsewhere(root).items():
+    for target, source in record.sources(root, below=False).items():
         image = record.out / target
-        if (
-            os.path.exists(source)
-            or not image.exists()
-            or (image.stat().st_size, int(image.stat().st_mtime)) not in sizes
-        ):
+        moved = not os.path.exists(source) and image.exists()
+        if not (moved and (image.stat().st_size, int(image.stat().st_mtime)) in sizes):
             taken.append(target)
     return taken
 
 
 def _stale(record: Record, root: str, made: dict[str, str]) -> list[str]:
-    """Images of earlier runs whose photo is gone, or has no position any more.
+    """Images of earlier runs whose photo is gone or has lost its position.
 
-    ValueError where a photo is still used, but under another name: its position or its folder has changed.
+    ValueError if a photo is still used under another name: its position or its folder has changed.
     """
     listed = set(made.values())
-    earlier = {target: source for target, source in record.below(root).items() if made.get(target) != source}
+    earlier = {target: source for target, source in record.sources(root).items() if made.get(target) != source}
     twice = [target for target, source in earlier.items() if source in listed]
     if twice:
-        raise ValueError(leftovers(record.out, twice, REMEDY))
+        raise ValueError(leftovers(record.out, twice))
     return sorted(earlier)
 
 
 def _refuse_others(record: Record, targets: Sequence[Path]) -> None:
-    """ValueError where OUT holds one of the images at another position, of a run that left no record."""
+    """ValueError if OUT holds one of the images at another position, from a run that left no record."""
     by_folder: dict[Path, set[str]] = {}
     for target in targets:
         by_folder.setdefault(target.parent, set()).add(target.name)
     for folder, names in by_folder.items():
         subjects = {name.split("@", 3)[3] for name in names}
         known = {Path(target).name for target in record.made if Path(target).parent == folder}
-        refuse_leftovers(record.out / folder, names | known, subjects, REMEDY)
+        refuse_leftovers(record.out / folder, names | known, subjects)
 
 
 def target_paths(
@@ -164,7 +147,7 @@ def target_paths(
 
     Parameters
     ----------
-    before : where an earlier run put each image: a name that still fits is kept, whatever came beside it.
+    before : path below OUT that an earlier run gave each image. It is kept if it still fits.
     taken : paths below OUT that are in use.
     """
     before = before or [None] * len(relative)
@@ -216,70 +199,3 @@ def _is_done(record: Record, source: str, target: str) -> bool:
     if current is None:  # a FAT file system keeps times to 2 s
         current = abs(original.st_mtime - copy.st_mtime) <= 2
     return current and original.st_size == copy.st_size
-
-
-def _copy(job: tuple[Path, Path]) -> None:
-    copy_file(*job)
-
-
-def _link(job: tuple[Path, Path]) -> None:
-    link_file(*job)
-
-
-def build_parser() -> OneLineParser:
-    """Command line of `python3 -m datasets.convert`."""
-    parser = OneLineParser(
-        prog="datasets.convert",
-        description="Give photos the names that training and evaluation read: OUT/<folder>/@east@north@<name>@.jpg. "
-        "Positions come from @UTM names, a CSV file or EXIF data. An interrupted run goes on where it stopped.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of photos, searched in depth")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill, apart from --images")
-    parser.add_argument(
-        "--positions",
-        type=Path,
-        metavar="FILE.csv",
-        help="positions: path,latitude,longitude or path,easting,northing in the first line; paths relative to the "
-        "file or to --images",
-    )
-    parser.add_argument("--link", action="store_true", help="make links instead of copies")
-    parser.add_argument("--skip_missing", action="store_true", help="pass over images without a position")
-    parser.add_argument(
-        "--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images"
-    )
-    parser.add_argument(
-        "--zone", metavar="ZONE", help="UTM zone as 30N or 30S (hemisphere); default: that of most images"
-    )
-    parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="threads (default: one per core)"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    args = build_parser().parse_args(argv)
-
-    def command() -> None:
-        zone = Zone.parse(args.zone) if args.zone else None
-        done = convert_images(
-            args.images,
-            args.out,
-            args.positions,
-            args.link,
-            args.skip_missing,
-            zone,
-            args.workers,
-            args.allow_missing_rows,
-        )
-        print(done)
-        for warning in done.report.warnings:
-            print(f"datasets.convert: warning: {warning}", file=sys.stderr)
-        print(done.report.summary())
-
-    return run_converter("datasets.convert", command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

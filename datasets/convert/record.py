@@ -2,15 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.convert.files import STALE, write_whole
+from datasets.files import write_text
 from datasets.naming import IMAGE_SUFFIXES, is_no_data
 
-RECORD = ".converted.json"
-VERSION = 1
+RECORD, VERSION = ".converted.json", 1
+STALE = ".stale"
+"""Hidden folder below OUT for images of an earlier run whose source is gone."""
+REMEDY = "remove the images of that run, or give another --out"
 
 
 class Made(NamedTuple):
@@ -45,40 +47,44 @@ class Record:
                     "that are there twice"
                 ) from error
 
-    def save(self) -> None:
+    def _save(self) -> None:
         text = json.dumps({"version": VERSION, "images": self.made})
         if not self.file.is_file() or self.file.read_text() != text:
-            write_whole(self.file, lambda part: part.write_text(text))
+            write_text(self.file, text)
 
-    def below(self, folder: str) -> dict[str, str]:
-        """Images that are there and were made from files below a folder (a real path): path below OUT -> source."""
-        return {t: m.source for t, m in self.made.items() if _is_below(m.source, folder) and _is_there(self.out / t)}
+    def sources(self, folder: str, below: bool = True) -> dict[str, str]:
+        """Images that exist and were made from files below a folder (a real path), or else outside of it.
 
-    def elsewhere(self, folder: str) -> dict[str, str]:
-        """The same for those made from files that lie elsewhere."""
+        Returns
+        -------
+        path below OUT -> source.
+        """
+        start = os.path.join(folder, "")
         return {
-            t: m.source for t, m in self.made.items() if not _is_below(m.source, folder) and _is_there(self.out / t)
+            target: made.source
+            for target, made in self.made.items()
+            if made.source.startswith(start) == below and os.path.lexists(self.out / target)
         }
 
     def plan(self, jobs: dict[str, str]) -> None:
         """Note images that are about to be written, path below OUT -> source, before an interruption can come."""
         self.made.update({target: Made(source) for target, source in jobs.items()})
-        self.save()
+        self._save()
 
     def finish(self, images: dict[str, str]) -> None:
         """Note images that are now what their sources are."""
         self.made.update({target: _stamped(source) for target, source in images.items()})
-        self.save()
+        self._save()
 
     def is_current(self, target: str, source: str) -> bool | None:
-        """Whether the source has not changed since the image was made from it; None where that is not known."""
+        """Whether the source has not changed since the image was made from it; None if that is not known."""
         made = self.made.get(target)
         if made is None or made.size is None or made.source != source:
             return None
         return made == _stamped(source)
 
     def set_aside(self, targets: Iterable[str]) -> None:
-        """Move images to the hidden folder `OUT/.stale`; links are removed. The record must be saved afterwards."""
+        """Move images to the hidden folder `OUT/.stale`, or remove those that are links; `plan` or `finish` must follow."""
         for target in targets:
             image, place = self.out / target, self.out / STALE / target
             if image.is_symlink():
@@ -99,14 +105,43 @@ class Record:
         return sorted(found - known)
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(os.path.join(folder, ""))
-
-
-def _is_there(path: Path) -> bool:
-    return os.path.lexists(path)
-
-
 def _stamped(source: str) -> Made:
     status = os.stat(source)
     return Made(source, status.st_size, status.st_mtime_ns)
+
+
+def refuse_leftovers(folder: Path, wanted: Collection[str], subjects: Collection[str]) -> None:
+    """ValueError if `folder` holds images of some of the `subjects` at positions that are not wanted.
+
+    A run with other settings left them. They would show one picture at two positions.
+
+    Parameters
+    ----------
+    wanted : file names `@east@north@<subject>` that belong there.
+    subjects : what follows the position in the names.
+    """
+    odd = []
+    for entry in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        fields = entry.split("@", 3)
+        if len(fields) == 4 and fields[0] == "" and fields[3] in subjects and entry not in wanted:
+            odd.append(entry)
+    if odd:
+        raise ValueError(leftovers(folder, odd))
+
+
+def leftovers(folder: Path, names: Sequence[str], why: str = "") -> str:
+    """What is wrong with images of an earlier run that show again what this run would write."""
+    others = f" (and {len(names) - 1} others)" if len(names) > 1 else ""
+    return f"{folder / names[0]}{others}: made from the same images with other settings or positions; {why}{REMEDY}"
+
+
+def about_earlier(stale: Sequence[str], others: Sequence[str]) -> str:
+    """What a summary says about images of earlier runs, names relative to OUT."""
+    text = ""
+    if stale:
+        text += (
+            f"; {len(stale)} of an earlier run moved to OUT/{STALE}, because their source is gone (first: {stale[0]})"
+        )
+    if others:
+        text += f"; {len(others)} others stay in OUT, of unknown source (first: {others[0]}): remove what is stale"
+    return text

@@ -22,13 +22,13 @@ _LOOK_BACK = 1000
 
 
 class Exif(NamedTuple):
-    """What a photo says of itself.
+    """What a photo states about itself.
 
     Attributes
     ----------
-    place : latitude and longitude in degrees, WGS 84; None where there is none that makes sense.
-    fault : why a place that is there is not used, "" where none is there.
-    clock : the camera and which of its clocks gave `seconds`; "" without a time.
+    place : latitude and longitude in degrees, WGS 84; None if the photo states none that makes sense.
+    fault : why a stated place is not used, else "".
+    clock : the camera and the clock of it that gave `seconds`; "" without a time.
     seconds : when it was taken, by that clock.
     """
 
@@ -39,9 +39,9 @@ class Exif(NamedTuple):
 
 
 def read_exif(path: str | Path) -> Exif:
-    """Place and time of a photo; ValueError where the file is not an image.
+    """Place and time of a photo; ValueError if the file is not an image.
 
-    A place is not used where a value or hemisphere is missing, a denominator is zero, a value is negative (its letter
+    A place is not used if a value or hemisphere is missing, a denominator is zero, a value is negative (its letter
     says the hemisphere) or out of UTM's range (84 degrees north to 80 south), the receiver marked it void, its map datum
     is not WGS 84, or it is 0, 0 (what some cameras write before they know).
     """
@@ -63,13 +63,8 @@ def read_exif(path: str | Path) -> Exif:
     return Exif(place)
 
 
-def exif_position(path: str | Path) -> tuple[float, float] | None:
-    """The place of `read_exif`."""
-    return read_exif(path).place
-
-
 def _tags(image: Image.Image) -> tuple[dict[int, object], dict[int, object]]:
-    """GPS tags and all other tags of an image; none where they cannot be read."""
+    """GPS tags and all other tags of an image; empty if they cannot be read."""
     gps: dict[int, object] = {}
     try:
         exif = image.getexif()
@@ -128,7 +123,7 @@ def _degrees(value: object) -> float | None:
 
 
 def _seconds(value: object) -> float | None:
-    """`2024:05:31 12:00:07` -> seconds; None where a camera without a clock wrote something else."""
+    """`2024:05:31 12:00:07` -> seconds; None if a camera without a clock wrote something else."""
     try:
         return (datetime.strptime(_text(value)[:19], "%Y:%m:%d %H:%M:%S") - datetime(1970, 1, 1)).total_seconds()
     except ValueError:
@@ -145,8 +140,8 @@ def _gps_seconds(gps: dict[int, object]) -> float | None:
 def contradicted(positions: np.ndarray, photos: Sequence[Exif]) -> list[int]:
     """Photos whose place the photos before and after them contradict: nobody moves at 100 m/s.
 
-    Of each camera's photos in the order of time, the longest row that can be travelled is believed; the others are
-    told, unless they are half of the photos or more (two cameras that call themselves the same).
+    Of each camera's photos in the order of time, the longest chain that can be travelled is believed. The others are
+    returned, unless they are half of the photos or more (two cameras that call themselves the same).
 
     Parameters
     ----------
@@ -156,14 +151,14 @@ def contradicted(positions: np.ndarray, photos: Sequence[Exif]) -> list[int]:
     for index, photo in enumerate(photos):
         if photo.clock:
             clocks.setdefault(photo.clock, []).append(index)
-    told: list[int] = []
+    doubted: list[int] = []
     for indexes in clocks.values():
         ordered = np.array(sorted(indexes, key=lambda index: photos[index].seconds))
         believed = _longest_journey(positions[ordered], np.array([photos[index].seconds for index in ordered]))
         odd = np.setdiff1d(ordered, ordered[believed])
         if 2 * len(odd) < len(ordered):
-            told += odd.tolist()
-    return sorted(told)
+            doubted += odd.tolist()
+    return sorted(doubted)
 
 
 def _longest_journey(positions: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -172,7 +167,7 @@ def _longest_journey(positions: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     for i in range(1, len(positions)):
         start = max(0, i - _LOOK_BACK)
         metres = np.linalg.norm(positions[start:i] - positions[i], axis=1)
-        # clocks tell whole seconds
+        # clocks give whole seconds
         lengths = np.where(metres <= FASTEST_M_PER_S * (seconds[i] - seconds[start:i] + 1), length[start:i], 0)
         best = int(lengths.argmax())
         if lengths[best]:

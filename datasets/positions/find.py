@@ -1,38 +1,23 @@
-"""Positions of anybody's images: from `@UTM` names, a CSV file, or the GPS data that cameras write (EXIF)."""
+"""Positions of images: from `@UTM` names, a CSV file, or the GPS data that cameras write (EXIF)."""
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.neighbors import KDTree
-from tqdm import tqdm
 
+from datasets.jobs import run_jobs, with_progress
 from datasets.naming import camera_of, list_folder, numbers_in_name, parse_position
 from datasets.places import ImageSet
-from datasets.positions.exif import FASTEST_M_PER_S, Exif, contradicted, exif_position, read_exif
+from datasets.positions.exif import FASTEST_M_PER_S, Exif, contradicted, read_exif
 from datasets.positions.report import PositionReport, counted, first_of, lonely, odd_names
 from datasets.positions.table import CsvPositions, csv_positions, normal_path
 from datasets.positions.zones import Zone, check_zone, common_zone
 
-__all__ = [
-    "CsvPositions",
-    "Located",
-    "Zone",
-    "csv_positions",
-    "exif_position",
-    "find_positions",
-    "locate",
-    "located_image_set",
-    "located_images",
-    "name_position",
-    "read_positions",
-    "require_positions",
-]
-
-# images of one place that are given in metres and in degrees lie so near each other, or else so far apart
+# images of one place whose positions are given in metres and in degrees should lie as near as the first, and are wrong
+# beyond the second
 _NEAR_M, _APART_M = 5_000.0, 100_000.0
 
 
@@ -41,9 +26,9 @@ class Located(NamedTuple):
 
     Attributes
     ----------
-    positions : (N, 2) float64, east and north in metres, NaN where there is none.
-    zone : their UTM zone, None where all positions were given in metres and the caller named none.
-    report : where they came from.
+    positions : (N, 2) float64, east and north in metres, NaN for images without one.
+    zone : their UTM zone, None if all positions were given in metres and the caller named no zone.
+    report : sources of the positions.
     faults : why the EXIF position of an image is not used, by path.
     """
 
@@ -54,9 +39,9 @@ class Located(NamedTuple):
 
 
 def name_position(path: str | Path) -> tuple[float, float] | None:
-    """UTM east and north from an `@UTM` name, or None where the name is of another kind.
+    """UTM east and north from an `@UTM` name, or None if the name is of another kind.
 
-    ValueError where it states numbers that cannot be a position.
+    ValueError if it states numbers that cannot be a position.
     """
     return parse_position(path) if numbers_in_name(path) else None
 
@@ -73,9 +58,9 @@ def locate(
 
     Parameters
     ----------
-    folder : of the images, to which paths in the CSV file may be relative; they may be so to the CSV file's as well.
-    zone : UTM zone for latitudes and longitudes; by default that of most images that have them. One zone holds for
-        all, so that distances are right across its border.
+    folder : of the images. A path in the CSV file is relative to the folder of that file or to this one.
+    zone : UTM zone for latitudes and longitudes; by default that of most of them. All images get one zone, so that
+        distances are right across its border.
     allow_missing_rows : whether the CSV file may have rows that match no image.
     unread : files of the folder that are no images, for the report.
 
@@ -166,14 +151,12 @@ def _place(
 
 
 def _read_exif(paths: Sequence[str], indexes: Sequence[int]) -> dict[int, Exif]:
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(read_exif, [paths[index] for index in indexes])
-        progress = tqdm(found, "EXIF", len(indexes), unit="image", dynamic_ncols=True, delay=1, leave=False)
-        return dict(zip(indexes, progress))
+    reading = run_jobs(read_exif, [paths[index] for index in indexes], 8, processes=False)
+    return dict(zip(indexes, with_progress(reading, [1] * len(indexes), "EXIF")))
 
 
 def _about_unmatched(table: CsvPositions, rows: Sequence[str], paths: Sequence[str], unread: Sequence[str]) -> str:
-    """What is wrong where rows of the CSV file match no image."""
+    """What is wrong with rows of the CSV file that match no image."""
     remedy = "write paths relative to the CSV file, or else to the image folder"
     if len(rows) == len(table.rows):
         which = f"none of its {len(rows)} paths, such as {rows[0]}, is one of the images, such as {paths[0]}"
@@ -183,13 +166,13 @@ def _about_unmatched(table: CsvPositions, rows: Sequence[str], paths: Sequence[s
         )
     if any(normal_path(file).endswith("/" + rows[0]) for file in unread):
         which += ", a file that is not read because of its suffix"
-    return f"{table.file}: {which}; {remedy}, or give --allow_missing_rows where such rows are right"
+    return f"{table.file}: {which}; {remedy}, or give --allow_missing_rows if such rows are right"
 
 
 def _check_mixed(pair: str, metres: np.ndarray, places: np.ndarray, zone: Zone, given: bool) -> list[str]:
     """Whether positions given in metres, (M, 2), which do not say their zone, seem to be of another one than `zone`.
 
-    A warning says so; ValueError where another zone brings them together and the user has not given this one.
+    A warning says so; ValueError if another zone brings them together and the user has not given this one.
 
     Parameters
     ----------
@@ -229,32 +212,10 @@ def _about_exif(paths: Sequence[str], positions: np.ndarray, photos: dict[int, E
     return warnings
 
 
-def find_positions(
-    paths: Sequence[str | Path],
-    csv_file: str | Path | None = None,
-    folder: str | Path | None = None,
-    zone: Zone | None = None,
-) -> tuple[np.ndarray, Zone | None]:
-    """The positions (N, 2) and the zone of `locate`."""
-    return locate(paths, csv_file, folder, zone)[:2]
-
-
-def read_positions(
-    paths: Sequence[str | Path],
-    csv_file: str | Path | None = None,
-    folder: str | Path | None = None,
-    zone: Zone | None = None,
-) -> np.ndarray:
-    """`find_positions` of images that must all have one: (N, 2); ValueError names the first that has none."""
-    located = locate(paths, csv_file, folder, zone)
-    require_positions(paths, located.positions, located.faults)
-    return located.positions
-
-
 def require_positions(
     paths: Sequence[str | Path], positions: np.ndarray, faults: Mapping[str, str] | None = None
 ) -> None:
-    """ValueError, naming the first and counting the others, where an image has no position.
+    """ValueError, naming the first and counting the others, if an image has no position.
 
     Parameters
     ----------
@@ -277,9 +238,9 @@ def located_images(
     zone: Zone | None = None,
     allow_missing_rows: bool = False,
 ) -> tuple[ImageSet, Zone | None]:
-    """All images below a folder with their positions, and the UTM zone of these where it is known.
+    """All images below a folder with their positions, and the UTM zone if it is known.
 
-    See `locate`; ValueError names the first image that has no position. The set's `report` says where they came from.
+    See `locate`; ValueError names the first image without a position.
     """
     listing = list_folder(folder)
     paths = listing.images

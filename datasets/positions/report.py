@@ -1,4 +1,4 @@
-"""What became of the files of a folder when positions were read: one line that says it, and warnings."""
+"""Sources of the positions of a folder: one line of summary, and warnings."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ LONELY_M = 100_000.0
 
 @dataclass(frozen=True)
 class PositionReport:
-    """Where the positions of a folder's images came from, and what was left aside.
+    """Sources of the positions of a folder's images, and what was left out.
 
     Attributes
     ----------
@@ -25,8 +25,8 @@ class PositionReport:
     unmatched : its rows that match no image.
     overruled : its rows that are not used because the image's name states the position.
     unread : files that are not read because of their suffix.
-    zone : the UTM zone of the positions and why, "" where all are given in metres.
-    warnings : what is likely wrong, a sentence each.
+    zone : the UTM zone of the positions and why, "" if all are given in metres.
+    warnings : likely mistakes, a sentence each.
     """
 
     folder: str
@@ -78,7 +78,7 @@ def first_of(paths: Sequence[str]) -> str:
 
 
 def odd_names(folder: str, positions: np.ndarray) -> list[str]:
-    """A warning where the names (N, 2) of a whole set seem to state degrees."""
+    """A warning if the names of a whole set, with positions (N, 2), seem to state degrees."""
     if not look_like_degrees(positions):
         return []
     return [
@@ -89,7 +89,7 @@ def odd_names(folder: str, positions: np.ndarray) -> list[str]:
 
 
 def lonely(paths: Sequence[str], positions: np.ndarray) -> list[str]:
-    """A warning that names images over 100 km away from all others, where they are the fewer ones."""
+    """A warning that names images over 100 km away from all others, if these are less than half."""
     if len(paths) < 3:
         return []
     distances = KDTree(positions).query(positions, 2)[0][:, 1]
@@ -101,10 +101,10 @@ def lonely(paths: Sequence[str], positions: np.ndarray) -> list[str]:
 
 
 def look_like_degrees(positions: np.ndarray) -> bool:
-    """Whether the positions (N, 2) of a whole set are rather latitudes and longitudes than metres.
+    """Whether the positions (N, 2) of a whole set seem to be latitudes and longitudes, not metres.
 
-    All lie on the globe, and lie within a single metre or have more decimals than a millimetre needs. Frame numbers
-    (whole numbers) and places along one axis (east 0) are none.
+    All lie on the globe, and within a single metre or with more decimals than millimetres need. Frame numbers (whole
+    numbers) and places along one axis (east 0) are no degrees.
     """
     if not len(positions) or (positions == 0).all(axis=0).any() or (positions % 1 == 0).all():
         return False

@@ -16,7 +16,7 @@ _LARGEST_M = 1e7
 
 
 def normal_path(path: str) -> str:
-    """A path as it is compared: `/` between folders, no `.` or `..`, and accents written one way (Unicode NFC)."""
+    """A path ready for comparison: `/` between folders, no `.` or `..`, accents in one form (Unicode NFC)."""
     return os.path.normpath(unicodedata.normalize("NFC", path).replace("\\", "/"))
 
 
@@ -26,7 +26,7 @@ class CsvPositions:
 
     Attributes
     ----------
-    file : where they stand.
+    file : the CSV file.
     geographic : whether they are latitude and longitude in degrees, or else UTM east and north in metres.
     rows : pair of numbers by path as written, normalised (`normal_path`).
     lines : line of the file by path.
@@ -40,7 +40,7 @@ class CsvPositions:
     def match(self, paths: Sequence[str], folder: str | Path | None = None) -> tuple[dict[int, str], list[str]]:
         """Which row belongs to which image.
 
-        A row's path is taken as relative to the file's folder; where no file is there, to `folder`.
+        A row's path is relative to the folder of the CSV file, or to `folder` if the former has no such file.
 
         Returns
         -------
@@ -50,17 +50,12 @@ class CsvPositions:
         for index, path in enumerate(paths):
             images.setdefault(normal_path(os.path.abspath(path)), []).append(index)
         found: dict[int, str] = {}
-        unmatched, later = [], []
+        unmatched = []
         for row in self.rows:
             beside = os.path.abspath(self.file.parent / row)
-            if normal_path(beside) in images:
-                self._take(row, images[normal_path(beside)], paths, found)
-            elif folder is None or os.path.exists(beside):
-                unmatched.append(row)
-            else:
-                later.append(row)
-        for row in later:
-            indexes = images.get(normal_path(os.path.abspath(os.path.join(folder, row))), [])
+            indexes = images.get(normal_path(beside))
+            if not indexes and folder is not None and not os.path.exists(beside):
+                indexes = images.get(normal_path(os.path.abspath(os.path.join(folder, row))))
             if indexes:
                 self._take(row, indexes, paths, found)
             else:
@@ -79,7 +74,7 @@ class CsvPositions:
         found[index] = row
 
     def check_zone(self, zone: Zone) -> None:
-        """ValueError, naming the line, where metres cannot lie in the zone."""
+        """ValueError, naming the line, if metres cannot lie in the zone."""
         for path, (east, north) in {} if self.geographic else self.rows.items():
             if not zone.holds(east, north):
                 raise ValueError(

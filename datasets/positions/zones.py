@@ -9,9 +9,9 @@ import utm
 
 LIMITS = {"latitude": (-80.0, 84.0), "longitude": (-180.0, 180.0)}
 """Where UTM is defined, in degrees."""
-# beyond this the projection is useless even for differences of positions
+# beyond this, even differences of projected positions are useless
 _FARTHEST_DEGREES = 30.0
-# so far beyond the equator, in degrees, a zone of the other hemisphere is taken on purpose, as for a town that it cuts
+# a town on the equator has one zone; images up to so many degrees beyond it are no mistake
 _BEYOND_EQUATOR = 1.0
 
 
@@ -83,7 +83,7 @@ def common_zone(degrees: np.ndarray) -> tuple[Zone, str]:
 
 
 def check_zone(zone: Zone, degrees: np.ndarray, names: Sequence[str]) -> None:
-    """ValueError where points (N, 2), latitude and longitude, cannot be placed in a zone; names the image to blame."""
+    """ValueError if points (N, 2), latitude and longitude, cannot be placed in a zone; names the image to blame."""
     latitudes, longitudes = degrees.T
     own, _ = common_zone(degrees)
 

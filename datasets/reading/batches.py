@@ -1,16 +1,24 @@
 """Images read for embedding and segmentation, any mixture of sizes."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from datasets.naming import label_path
+from datasets.jobs import run_jobs
 from datasets.reading.notes import WorkerNotes
-from datasets.reading.transforms import decode_images, read_encoded, read_image, read_label, scale_image, stack_images
+from datasets.reading.transforms import (
+    decode_images,
+    read_encoded,
+    read_image,
+    read_label_of,
+    scale_image,
+    size_of,
+    stack_images,
+)
 from datasets.reading.triplets import LoadFailure
 
 
@@ -23,7 +31,7 @@ class SizedBatch(NamedTuple):
 
 
 class EncodedImages(NamedTuple):
-    """Files that are still to be decoded: their places in the list, and what `read_encoded` gave for each."""
+    """Files not yet decoded: their places in the list, and what `read_encoded` gave for each."""
 
     indexes: list[int]
     files: list[Tensor]
@@ -34,8 +42,8 @@ class ImageBatches(Dataset):
 
     Parameters
     ----------
-    scale : factor on both sides of the image (labels are read at full size only, where `scale` is 1).
-    encoded : hand over JPEG files as they are, `EncodedImages`, for `decode` to turn into batches on the device.
+    scale : factor on both sides of the image; 1 with labels, which are read at full size.
+    encoded : give JPEG files as they are, `EncodedImages`; `decode` makes batches of them on the device.
     """
 
     def __init__(
@@ -55,7 +63,7 @@ class ImageBatches(Dataset):
         for index in indexes:
             self.notes.reading(self.paths[index])
             image = scale_image(read_image(self.paths[index]), self.scale)
-            label = self._label(self.paths[index], image) if self.with_labels else None
+            label = read_label_of(self.paths[index], size_of(image)) if self.with_labels else None
             by_size.setdefault(tuple(image.shape), []).append((index, image, label))
         batches = []
         for items in by_size.values():
@@ -77,26 +85,17 @@ class ImageBatches(Dataset):
         images = decode_images(chunk.files, [self.paths[i] for i in chunk.indexes], device)
         return [SizedBatch([i], scale_image(image, self.scale)[None], None) for i, image in zip(chunk.indexes, images)]
 
-    @staticmethod
-    def _label(path: str, image: Tensor) -> Tensor:
-        label = read_label(label_path(path))
-        if label.shape != image.shape[-2:]:
-            raise ValueError(
-                f"{label_path(path)}: {label.shape[1]}x{label.shape[0]} px, but its image has another size; replace or remove it"
-            )
-        return label
-
 
 def full_batches(chunks: Iterable[list[SizedBatch]], batch_size: int, most_waiting: int) -> Iterator[SizedBatch]:
     """Regroup batches into full ones: sizes that alternate in the list are collected, each on its own.
 
-    Which images share a batch follows from their order and sizes alone, not from how they were split into chunks, so
-    that it is the same for any number of workers.
+    Which images share a batch depends on their order and sizes alone. It does not depend on the chunks, and so not on
+    the number of workers.
 
     Parameters
     ----------
     chunks : batches that hold consecutive images of the list, see `ImageBatches`.
-    most_waiting : images held back at the most; with more, those of the most frequent size go on as they are.
+    most_waiting : most images held back; beyond it, those of the most frequent size are given as a smaller batch.
     """
     waiting: dict[tuple[int, ...], list[tuple[SizedBatch, int]]] = {}
     for pieces in chunks:
@@ -125,25 +124,22 @@ def _joined(rows: list[tuple[SizedBatch, int]]) -> SizedBatch:
 def find_unusable(
     paths: Sequence[str], min_side: int, with_labels: bool = False, threads: int = 8
 ) -> Iterator[tuple[str, str]]:
-    """Read every image (and its label) once, in parallel; for each, its path and what is wrong with it, "" where nothing is.
+    """Read every image (and its label) once, in parallel; for each, its path and what is wrong with it, or "".
 
     Parameters
     ----------
     min_side : least number of pixels on either side.
     """
-    with ThreadPoolExecutor(threads) as pool:
-        yield from zip(paths, pool.map(lambda path: _fault(path, min_side, with_labels), paths))
+    yield from zip(paths, run_jobs(partial(_fault, min_side, with_labels), paths, threads, processes=False))
 
 
-def _fault(path: str, min_side: int, with_labels: bool) -> str:
+def _fault(min_side: int, with_labels: bool, path: str) -> str:
     try:
-        image = read_image(path)
-        if min(image.shape[-2:]) < min_side:
-            return (
-                f"{path}: {image.shape[2]}x{image.shape[1]} px is too small: both sides must be at least {min_side} px"
-            )
+        width, height = size_of(read_image(path))
+        if min(width, height) < min_side:
+            return f"{path}: {width}x{height} px is too small: both sides must be at least {min_side} px"
         if with_labels:
-            ImageBatches._label(path, image)
+            read_label_of(path, (width, height))
     except (ValueError, OSError) as error:
         return str(error)
     return ""

@@ -1,4 +1,4 @@
-"""What each loader worker is reading, kept where the main process still finds it when a worker dies."""
+"""The file that each loader worker reads, in shared memory, so that the main process can name it when a worker dies."""
 
 import os
 
@@ -16,7 +16,7 @@ class WorkerNotes:
         self._files = torch.zeros(SLOTS, LENGTH, dtype=torch.uint8).share_memory_()
 
     def reading(self, path: str) -> None:
-        """Note in a worker the file that it turns to; in the main process, which would say so itself, do nothing."""
+        """Note in a worker the file that it turns to; nothing in the main process, which names it itself."""
         worker = get_worker_info()
         if worker is None or worker.id >= SLOTS:
             return

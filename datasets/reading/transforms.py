@@ -3,8 +3,7 @@
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -14,36 +13,35 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-from datasets.naming import RAW_IDS, RAW_TO_CLASS
+from datasets.jobs import run_jobs
+from datasets.naming import RAW_IDS, RAW_TO_CLASS, label_path
 from datasets.sizes import CROP
 
 ORIENTATION = 0x0112
-"""The EXIF tag that says how an image is to be turned; 1 where it stands upright."""
+"""The EXIF tag that says how to turn an image; 1 if it stands upright."""
 
 
 def read_image(path: str) -> Tensor:
     """Decode an image as RGB, uint8 (3, H, W), channels last in memory; EXIF rotation applied, other modes converted.
 
-    ValueError, naming the file, where it cannot be decoded.
+    ValueError, naming the file, if it cannot be decoded.
     """
     with _undecodable_named(path):
         data = np.fromfile(path, np.uint8)
         with _opened(data) as image:
             if _is_plain_jpeg(image):
-                try:  # the pixels that Pillow decodes, without the copies that it makes
+                with suppress(RuntimeError):  # Pillow may still decode it, or says what is wrong
+                    # the pixels of Pillow, without its copies
                     return decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)
-                except RuntimeError:
-                    pass  # Pillow may know better, or says what is wrong
             return _pixels(image)
 
 
 def read_encoded(path: str) -> Tensor:
-    """A JPEG file as it is, uint8 (bytes,), for `decode_images`; where its decoders may not do, the image as `read_image`
-    gives it."""
+    """A JPEG file as it is, uint8 (bytes,), for `decode_images`; the image of `read_image` for any other file."""
     with _undecodable_named(path):
         data = np.fromfile(path, np.uint8)
         with _opened(data) as image:
-            # a file that was cut short is left to Pillow, which notices: a GPU's decoder need not
+            # Pillow notices a file that was cut short, a GPU's decoder may not
             if _is_plain_jpeg(image) and bytes(data[-2:]) == b"\xff\xd9":
                 return torch.from_numpy(data)
             return _pixels(image)
@@ -52,8 +50,8 @@ def read_encoded(path: str) -> Tensor:
 def decode_images(files: Sequence[Tensor], paths: Sequence[str], device: torch.device) -> list[Tensor]:
     """What `read_encoded` gave, decoded on a device: uint8 (3, H, W) each.
 
-    A GPU's decoder is allowed to differ from that of the CPU by a few grey levels. Files that it refuses are read by
-    `read_image`; ValueError names one that cannot be decoded at all.
+    The decoder of a GPU may differ from that of the CPU by a few grey levels. `read_image` reads the files that it
+    refuses; ValueError names one that cannot be decoded at all.
     """
     encoded = [i for i, file in enumerate(files) if file.ndim == 1]
     try:
@@ -72,7 +70,7 @@ def _decode_or_read(file: Tensor, path: str, device: torch.device) -> Tensor:
 
 
 def why_no_decoder(device: torch.device) -> str:
-    """Why torchvision cannot decode JPEGs on a device, found out by trying; "" where it can."""
+    """Why torchvision cannot decode JPEGs on a device, found by a trial; "" if it can."""
     try:
         decode_jpeg(encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8)), ImageReadMode.RGB, device=device)
     except RuntimeError as error:
@@ -93,7 +91,7 @@ REMEDY = "replace or remove it"
 
 @contextmanager
 def _opened(file: np.ndarray | str) -> Iterator[Image.Image]:
-    """An image of which the header alone was read, from bytes or a path; Pillow refuses decompression bombs here."""
+    """An image of which only the header was read, from bytes or a path; Pillow refuses decompression bombs here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(file if isinstance(file, str) else io.BytesIO(file)) as image:
@@ -101,7 +99,7 @@ def _opened(file: np.ndarray | str) -> Iterator[Image.Image]:
 
 
 def _is_plain_jpeg(image: Image.Image) -> bool:
-    """Whether an opened image is a JPEG of three channels that is not to be turned."""
+    """Whether an opened image is an upright JPEG of three channels."""
     return image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(ORIENTATION, 1) == 1
 
 
@@ -121,6 +119,11 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:150]
 
 
+def size_of(image: Tensor) -> tuple[int, int]:
+    """Width and height in pixels of an image or label (..., H, W)."""
+    return image.shape[-1], image.shape[-2]
+
+
 def image_size(path: str) -> tuple[int, int]:
     """Width and height in pixels as `read_image` gives them, from the header alone."""
     with _undecodable_named(path), _opened(path) as image:
@@ -133,8 +136,7 @@ def image_size(path: str) -> tuple[int, int]:
 
 def common_size(paths: Sequence[str], threads: int = 8) -> tuple[int, int]:
     """The width and height that all images share, from their headers; ValueError names two files that differ."""
-    with ThreadPoolExecutor(threads) as pool:
-        sizes = list(pool.map(image_size, paths))
+    sizes = list(run_jobs(image_size, paths, threads, processes=False))
     for path, size in zip(paths, sizes):
         if size != sizes[0]:
             raise ValueError(two_sizes(paths[0], sizes[0], path, size))
@@ -142,14 +144,14 @@ def common_size(paths: Sequence[str], threads: int = 8) -> tuple[int, int]:
 
 
 def two_sizes(first: str, first_size: tuple[int, int], second: str, second_size: tuple[int, int]) -> str:
-    """What is wrong where two images of one data set differ in (width, height)."""
+    """What is wrong with two images of one data set that differ in (width, height)."""
     (w1, h1), (w2, h2) = first_size, second_size
     sizes = f"{second} is {w2}x{h2} px but {first} is {w1}x{h1} px"
     return f"{sizes}: training needs one size per data set; resize or remove the odd one"
 
 
 def read_label(path: str) -> Tensor:
-    """Read a label: the red channel's raw ids -> classes 0..16 or 255, uint8 (H, W); ValueError names an odd file."""
+    """Read a label: raw ids in the red channel -> classes 0..16 or 255, uint8 (H, W); ValueError names an odd file."""
     try:
         with Image.open(path) as image:
             _check_keeps_ids(image)
@@ -164,8 +166,26 @@ def read_label(path: str) -> Tensor:
     return torch.from_numpy(np.array(raw.point(RAW_TO_CLASS.tolist())))
 
 
+def read_label_of(image: str, size: tuple[int, int] | None) -> Tensor:
+    """The label of an image, as `read_label` gives it.
+
+    Parameters
+    ----------
+    image : path of the image.
+    size : width and height of the image, None if it is not known.
+
+    FileNotFoundError without a label; ValueError, naming it, if it cannot be used or has another size.
+    """
+    file = label_path(image)
+    label = read_label(file)
+    height, width = label.shape
+    if size not in (None, (width, height)):
+        raise ValueError(f"{file}: {width}x{height} px, but its image is {size[0]}x{size[1]} px; {REMEDY}")
+    return label
+
+
 def _check_keeps_ids(image: Image.Image) -> None:
-    """ValueError where an opened label cannot hold ids as they were written."""
+    """ValueError if an opened label cannot hold ids as they were written."""
     wanted = "raw ids are wanted in the red channel of an RGBA PNG"
     if image.format != "PNG":
         raise ValueError(f"its content is {image.format}, which may change ids; {wanted}, made anew from the ids")
@@ -178,15 +198,15 @@ def _check_keeps_ids(image: Image.Image) -> None:
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear resize without antialias, to 8 bits: uint8 (3, H, W) -> (3, *size), size = (height, width).
 
-    At one half it is exact, rounded to the nearest; else within a grey level of that. On a CPU the arithmetic is in whole
-    numbers: the same for any number of threads, so that workers and main process agree to the bit.
+    The result is exact at one half, and within a grey level of exact elsewhere. A CPU computes in whole numbers: the result
+    does not depend on the number of threads, so workers and main process agree to the bit.
     """
     height, width = size
     if tuple(image.shape[-2:]) == (height, width):
         return image
     if tuple(image.shape[-2:]) == (2 * height, 2 * width):
         return _halve(image)
-    if image.device.type != "cpu":  # 8-bit interpolation is the CPU's alone
+    if image.device.type != "cpu":  # only a CPU interpolates 8 bits
         return F.interpolate(image[None].float(), size=(height, width), mode="bilinear")[0].round().to(torch.uint8)
     image = image[None].contiguous(memory_format=torch.channels_last)  # ten times as fast as the other layout
     return F.interpolate(image, size=(height, width), mode="bilinear")[0]

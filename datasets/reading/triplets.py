@@ -8,10 +8,17 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from datasets.naming import label_path
 from datasets.places import ImageSet
 from datasets.reading.notes import WorkerNotes
-from datasets.reading.transforms import crop_and_flip, read_image, read_label, resize_image, stack_images, two_sizes
+from datasets.reading.transforms import (
+    crop_and_flip,
+    read_image,
+    read_label_of,
+    resize_image,
+    size_of,
+    stack_images,
+    two_sizes,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class StepPlan(NamedTuple):
 
 
 class PlanSampler:
-    """Hands a loader whatever plans are due, so that its workers outlive a refresh of the cache."""
+    """Gives a loader the plans of the moment, so that its workers outlive a refresh of the cache."""
 
     def __init__(self) -> None:
         self.plans: list[StepPlan] = []
@@ -113,31 +120,19 @@ class TrainingBatches(Dataset):
         cuts, images, labels, size = {}, [], [], None
         for path, triplet in zip(files, triplet_of):
             image = self._read_image(path)
-            size = _size(image) if size is None else size
-            if _size(image) != size:
-                raise ValueError(two_sizes(files[0], size, path, _size(image)))
+            size = size or size_of(image)
+            if size_of(image) != size:
+                raise ValueError(two_sizes(files[0], size, path, size_of(image)))
             if triplet not in cuts:
                 rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(plan.keys[triplet])))
                 cuts[triplet] = crop_and_flip(rng, *image.shape[-2:])
             images.append(_cut(image, *cuts[triplet]))
             if self.with_labels:
-                label = read_label(label_path(path))
-                if _size(label) != size:
-                    raise ValueError(two_sizes(path, size, label_path(path), _size(label)))
-                labels.append(_cut(label, *cuts[triplet]))
-        targets = [self.target_paths[i] for i in plan.targets]
+                labels.append(_cut(read_label_of(path, size), *cuts[triplet]))
         width, height = self.target_size
-        target = (
-            stack_images([resize_image(self._read_image(path), (height, width)) for path in targets])
-            if targets
-            else None
-        )
-        return StepBatch(stack_images(images), default_collate(labels) if labels else None, target)
-
-
-def _size(x: Tensor) -> tuple[int, int]:
-    """Width and height in pixels."""
-    return x.shape[-1], x.shape[-2]
+        targets = [resize_image(self._read_image(self.target_paths[i]), (height, width)) for i in plan.targets]
+        labelled, targeted = default_collate(labels) if labels else None, stack_images(targets) if targets else None
+        return StepBatch(stack_images(images), labelled, targeted)
 
 
 def _cut(x: Tensor, rows: slice, columns: slice, flip: bool) -> Tensor:

@@ -1,57 +1,45 @@
-"""Raw Oxford RobotCar traversals -> the evaluation layout: one folder of `@UTM` images per condition, and `all`.
+"""Raw Oxford RobotCar traversals -> the evaluation layout: one folder of `@UTM` images per condition, and `all`."""
 
-    python3 -m datasets.robotcar --traversal 2014-12-09-13-21-02 --condition overcast --out data/robotcar
-
-An interrupted run goes on where it stopped.
-"""
-
-import argparse
 import math
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from datasets.convert.files import (
-    REMEDY,
-    STALE,
-    OneLineParser,
-    leftovers,
-    link_file,
-    positive,
-    refuse_leftovers,
-    run_converter,
-    run_jobs,
-    told,
-    write_whole,
-)
-from datasets.convert.record import Record
-from datasets.robotcar.raw import SOURCES, Frames, Track, demosaic, list_frames, read_track
+from datasets.convert.record import REMEDY, STALE, Record, about_earlier, leftovers, refuse_leftovers
+from datasets.files import soft_link, write_whole
+from datasets.jobs import run_jobs, with_progress
+from datasets.naming import CONDITIONS
+from datasets.robotcar.bayer import demosaic
+from datasets.robotcar.raw import Frames, Track, list_frames, read_track
 
-CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
 ALL = "all"
 JPEG_QUALITY = 95
-# a car that drives exactly the spacing between two frames must not be at the mercy of the last bit
+MAX_GAP_S = 0.5
+"""Longest time between two rows of the track within which positions are interpolated, in seconds."""
+# rounding must not drop a frame that lies exactly the spacing from the last one
 _TOLERANCE_M = 1e-6
+_UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a traversal's frames: `frames == kept + sum(dropped.values())`.
+    """The outcome for a traversal's frames: `frames == kept + sum(dropped.values())`.
 
     Attributes
     ----------
-    traversal, condition, source : where the frames came from and went to; positions from `ins` or `rtk`.
-    frames : those on the disk and those that `stereo.timestamps` lists besides.
+    source : of the positions, `ins` or `rtk`.
+    frames : those on the disk, and those that only `stereo.timestamps` lists.
     kept : frames that are in the condition's folder now; `written` of them are new.
     dropped : frames by reason: `near` (within the spacing of the last one kept), `outside`, `gap`, `jump`,
         `bad_status` (no position, see `Track.locate`), `missing` (listed, not on the disk), `unreadable`.
     stale : images of an earlier run whose frame is gone; they are in `OUT/.stale` now.
-    others : images in the condition's folder that are not from this run, nor from a frame that still exists; they stay.
+    others : images in the condition's folder that no existing frame explains; they stay.
     """
 
     traversal: Path
@@ -69,18 +57,15 @@ class Summary:
         return (
             f"{self.traversal} -> {self.condition}, positions from {self.source}: {self.frames} frames, "
             f"{self.kept} kept ({self.written} new), dropped: {dropped}"
-        ) + told(self.stale, self.others)
+        ) + about_earlier(self.stale, self.others)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is to be made of a traversal: file of each image to keep, by its frame."""
+class _Plan(NamedTuple):
+    """What is to be made of a traversal: file of each image to keep, by its frame; frames dropped, by reason."""
 
     traversal: Path
-    condition: str
     source: str
     targets: dict[Path, Path]
-    crop_bottom: int
     dropped: dict[str, int]
     stale: list[str]
 
@@ -96,11 +81,6 @@ def select_by_spacing(positions: np.ndarray, spacing_m: float) -> np.ndarray:
     return np.array(kept, np.int64)
 
 
-def convert_traversal(traversal: Path, condition: str, out: Path, spacing_m: float = 5.0, **options) -> Summary:
-    """`convert_traversals` of a single one."""
-    return convert_traversals([traversal], condition, out, spacing_m, **options)[0]
-
-
 def convert_traversals(
     traversals: Sequence[Path],
     condition: str,
@@ -108,7 +88,6 @@ def convert_traversals(
     spacing_m: float = 5.0,
     crop_bottom: int = 0,
     positions: str = "auto",
-    max_gap_s: float = 0.5,
     workers: int = 1,
 ) -> list[Summary]:
     """Write `out/<condition>/@east@north@<timestamp>@.jpg` and bring `out/all` up to date.
@@ -116,51 +95,36 @@ def convert_traversals(
     Parameters
     ----------
     traversals : folders as downloaded, with `stereo/centre/<timestamp>.png` and `gps/ins.csv` or `rtk.csv`.
+    condition : one of `CONDITIONS`.
     spacing_m : least distance of a frame from the last one kept, in metres; 0 keeps every frame with a position.
-    crop_bottom : rows of pixels to cut off, where the bonnet is seen.
-    positions : `ins`, `rtk`, or `auto` for RTK where a traversal has it.
-    max_gap_s : longest time between two rows of the track within which positions are interpolated, in seconds.
+    crop_bottom : rows of pixels to cut off, for the bonnet.
+    positions : `ins`, `rtk`, or `auto`: RTK if a traversal has it, else INS.
     workers : processes.
 
     Raises
     ------
     ValueError, OSError
-        Naming the file or the flag, where a traversal lacks a part, a value is out of range, or `out` holds images of
-        the same frames made with other settings. All traversals are looked at before anything is written.
+        Naming the file or the flag: a traversal lacks a part, a value is out of range, or `out` holds images of the same
+        frames made with other settings. All traversals are looked at before anything is written.
     """
-    if condition not in CONDITIONS:
-        raise ValueError(f"--condition {condition}: give one of {', '.join(CONDITIONS)}")
-    if positions not in SOURCES:
-        raise ValueError(f"--positions {positions}: give one of {', '.join(SOURCES)}")
-    if not (math.isfinite(spacing_m) and spacing_m >= 0):
-        raise ValueError(f"--spacing_m {spacing_m}: give a number of metres, 0 or more")
-    if crop_bottom < 0:
-        raise ValueError(f"--crop_bottom {crop_bottom}: give a number of pixels, 0 or more")
-    out, record, plans = Path(out), Record(Path(out)), []
+    record, plans = Record(Path(out)), []
     for traversal in dict.fromkeys(map(Path, traversals)):
         frames, track = list_frames(traversal), read_track(traversal, positions)
-        plans.append(_plan(traversal, frames, track, record, condition, spacing_m, crop_bottom, max_gap_s))
-    (out / condition).mkdir(parents=True, exist_ok=True)
-    wanted = {os.path.relpath(target, out) for plan in plans for target in plan.targets.values()}
+        plans.append(_plan(traversal, frames, track, record, condition, spacing_m))
+        _check_crop(plans[-1].targets, crop_bottom)
+    (record.out / condition).mkdir(parents=True, exist_ok=True)
+    wanted = {os.path.relpath(target, record.out) for plan in plans for target in plan.targets.values()}
     summaries = []
     for plan in plans:
-        summary = _develop_all(plan, record, workers)
-        summaries.append(replace(summary, others=(*record.others(out / condition, wanted),)))
-    link_all(out)
+        summary = _develop_all(plan, record, condition, crop_bottom, workers)
+        summaries.append(replace(summary, others=(*record.others(record.out / condition, wanted),)))
+    link_all(record.out)
     return summaries
 
 
-def _plan(
-    traversal: Path,
-    frames: Frames,
-    track: Track,
-    record: Record,
-    condition: str,
-    spacing_m: float,
-    crop_bottom: int,
-    max_gap_s: float,
-) -> _Plan:
-    positions, reasons = track.locate(frames.times, max_gap_s)
+def _plan(traversal: Path, frames: Frames, track: Track, record: Record, condition: str, spacing_m: float) -> _Plan:
+    """Choose the frames to keep; ValueError if none has a position, or if `out` holds them with other settings."""
+    positions, reasons = track.locate(frames.times, MAX_GAP_S)
     kept = select_by_spacing(positions, spacing_m)
     counts = {reason: int((reasons == reason).sum()) for reason in ("outside", "gap", "jump", "bad_status")}
     if not len(kept):
@@ -172,40 +136,46 @@ def _plan(
         )
     names = {int(frames.times[i]): "@{:.3f}@{:.3f}@{}@.jpg".format(*positions[i], frames.times[i]) for i in kept}
     folder, subjects = record.out / condition, {f"{time}@.jpg" for time in frames.times.tolist()}
-    refuse_leftovers(folder, set(names.values()), subjects, REMEDY)
-    earlier = record.below(os.path.realpath(frames.folder))
+    refuse_leftovers(folder, set(names.values()), subjects)
+    earlier = record.sources(os.path.realpath(frames.folder))
     elsewhere = sorted(target for target in earlier if Path(target).parts[0] != condition)
     if elsewhere:
-        raise ValueError(leftovers(record.out, elsewhere, f"--condition {condition} would show them twice; {REMEDY}"))
+        raise ValueError(leftovers(record.out, elsewhere, f"--condition {condition} would show them twice; "))
     stale = sorted(target for target in earlier if target.split("@", 3)[-1] not in subjects)
-    targets = {frames.path(time): folder / name for time, name in names.items()}
-    _check_crop(targets, crop_bottom, REMEDY)
     near = len(frames.times) - sum(counts.values()) - len(kept)
-    dropped = {"near": near, **counts, "missing": frames.missing}
-    return _Plan(traversal, condition, track.source, targets, crop_bottom, dropped, stale)
+    targets = {frames.path(time): folder / name for time, name in names.items()}
+    return _Plan(traversal, track.source, targets, {"near": near, **counts, "missing": frames.missing}, stale)
 
 
-def _check_crop(targets: dict[Path, Path], crop_bottom: int, remedy: str) -> None:
-    """ValueError where nothing would be left of a frame, or where images at hand are cropped in another way."""
-    frame, done = next(((f, t) for f, t in targets.items() if t.is_file()), (None, None))
-    for source in [frame] if frame else targets:
-        try:
-            with Image.open(source) as image:
-                height = image.height
-            break
-        except (OSError, SyntaxError, ValueError):
-            continue
-    else:
+def _check_crop(targets: dict[Path, Path], crop_bottom: int) -> None:
+    """ValueError if nothing would be left of a frame, or if an image at hand was cropped in another way."""
+    done = next(((frame, image) for frame, image in targets.items() if image.is_file()), None)
+    heights = ((frame, _height(frame)) for frame in ([done[0]] if done else targets))
+    frame, height = next((pair for pair in heights if pair[1]), (None, 0))
+    if frame is None:
         return
-    if crop_bottom >= height:
-        raise ValueError(f"--crop_bottom {crop_bottom}: {source} has {height} rows of pixels; give fewer")
+    left = _rows_left(frame, height, crop_bottom)
     if done:
-        with Image.open(done) as image:
-            if image.height != height - crop_bottom:
-                raise ValueError(f"{done}: made with another --crop_bottom than {crop_bottom}; {remedy}")
+        with Image.open(done[1]) as image:
+            if image.height != left:
+                raise ValueError(f"{done[1]}: made with another --crop_bottom than {crop_bottom}; {REMEDY}")
 
 
-def _develop_all(plan: _Plan, record: Record, workers: int) -> Summary:
+def _height(frame: Path) -> int | None:
+    try:
+        with Image.open(frame) as image:
+            return image.height
+    except _UNDECODABLE:
+        return None
+
+
+def _rows_left(frame: Path, height: int, crop_bottom: int) -> int:
+    if crop_bottom >= height:
+        raise ValueError(f"--crop_bottom {crop_bottom}: {frame} has {height} rows of pixels; give fewer")
+    return height - crop_bottom
+
+
+def _develop_all(plan: _Plan, record: Record, condition: str, crop_bottom: int, workers: int) -> Summary:
     record.set_aside(plan.stale)
     made = {
         os.path.relpath(image, record.out): os.path.join(os.path.realpath(frame.parent), frame.name)
@@ -218,43 +188,38 @@ def _develop_all(plan: _Plan, record: Record, workers: int) -> Summary:
         if not (record.out / target).is_file() or record.is_current(target, source) is False
     }
     record.plan(jobs)
-    todo = [(Path(source), record.out / target, plan.crop_bottom) for target, source in jobs.items()]
-    results = run_jobs(develop, todo, workers, plan.condition, processes=True)
+    todo = [(Path(source), record.out / target, crop_bottom) for target, source in jobs.items()]
+    results = with_progress(run_jobs(develop, todo, workers, chunk=8), [1] * len(todo), condition)
     faults = {target: fault for target, fault in zip(jobs, results) if fault}
-    # of a frame that could be decoded before
-    stale = [*plan.stale, *(target for target in faults if (record.out / target).is_file())]
-    record.set_aside(stale[len(plan.stale) :])
+    broken = [target for target in faults if (record.out / target).is_file()]  # their frames could be decoded before
+    record.set_aside(broken)
     record.finish({target: source for target, source in made.items() if target not in faults})
     if faults:
-        print(
-            f"warning: {len(faults)} frames cannot be decoded, the first: {next(iter(faults.values()))}",
-            file=sys.stderr,
-        )
+        first = next(iter(faults.values()))
+        print(f"warning: {len(faults)} frames cannot be decoded, the first: {first}", file=sys.stderr)
     frames = len(plan.targets) + sum(plan.dropped.values())
     kept, written = len(plan.targets) - len(faults), len(jobs) - len(faults)
     dropped = {**plan.dropped, "unreadable": len(faults)}
-    return Summary(plan.traversal, plan.condition, plan.source, frames, kept, written, dropped, (*stale,))
+    return Summary(plan.traversal, condition, plan.source, frames, kept, written, dropped, (*plan.stale, *broken))
 
 
 def develop(job: tuple[Path, Path, int]) -> str | None:
     """Turn one frame into a JPEG file: (frame, target, rows to cut off at the bottom).
 
-    Returns what is wrong with a frame that cannot be decoded. ValueError where it is a picture of another kind.
+    Returns what is wrong with a frame that cannot be decoded. ValueError for a picture of another kind.
     """
     source, target, crop_bottom = job
     try:
         with Image.open(source) as image:
             mode, pixels = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNDECODABLE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(f"{source}: cannot read it ({error.strerror})") from error
         return f"{source} ({' '.join(str(error).split())[:150]})"
     if mode not in ("L", "RGB"):
         raise ValueError(f"{source}: its mode is {mode}; a frame is 8-bit Bayer (one channel) or RGB; replace it")
     rgb = demosaic(pixels) if mode == "L" else pixels
-    if crop_bottom >= len(rgb):
-        raise ValueError(f"--crop_bottom {crop_bottom}: {source} has {len(rgb)} rows of pixels; give fewer")
-    picture = Image.fromarray(rgb[: len(rgb) - crop_bottom])
+    picture = Image.fromarray(rgb[: _rows_left(source, len(rgb), crop_bottom)])
     write_whole(target, lambda part: picture.save(part, format="JPEG", quality=JPEG_QUALITY))
     return None
 
@@ -262,7 +227,7 @@ def develop(job: tuple[Path, Path, int]) -> str | None:
 def link_all(out: Path) -> int:
     """Make `out/all/<condition>_<name>` a link to every image of every condition; returns how many there are.
 
-    Links to images that are gone are removed; where links are copies, these are moved to `out/.stale/all`.
+    Links to images that are gone are removed; copies of such images are moved to `out/.stale/all`.
     """
     folder = out / ALL
     folder.mkdir(parents=True, exist_ok=True)
@@ -278,63 +243,12 @@ def link_all(out: Path) -> int:
         for image in sorted((out / condition).glob("@*.jpg")):
             target = folder / f"{condition}_{image.name}"
             if not target.exists() or _stamp(target) != _stamp(image):
-                link_file(image, target)
+                soft_link(image, target)
             count += 1
     return count
 
 
 def _stamp(image: Path) -> tuple[int, float]:
-    """Bytes and time of change, of a link those of its image; to 2 s, as FAT file systems keep them."""
+    """Bytes and time of change of a file, or of the image behind a link; to 2 s, as FAT file systems keep it."""
     status = image.stat()
     return status.st_size, status.st_mtime // 2
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of `python3 -m datasets.robotcar`."""
-    parser = OneLineParser(
-        prog="datasets.robotcar",
-        description="Turn raw Oxford RobotCar traversals into the evaluation layout: OUT/<condition> and OUT/all. "
-        "An interrupted run goes on where it stopped.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--traversal", type=Path, nargs="+", required=True, metavar="DIR", help="traversals as downloaded and unpacked"
-    )
-    parser.add_argument("--condition", required=True, choices=CONDITIONS, help="condition that they show")
-    parser.add_argument("--out", type=Path, required=True, metavar="ROOT", help="root of the layout, made if absent")
-    parser.add_argument(
-        "--spacing_m", type=float, default=5.0, metavar="M", help="least metres between frames (default: 5)"
-    )
-    parser.add_argument(
-        "--crop_bottom", type=int, default=0, metavar="PIXELS", help="rows to cut off, for the bonnet (default: 0)"
-    )
-    parser.add_argument(
-        "--positions", choices=SOURCES, default="auto", help="source of positions; auto: RTK where a traversal has it"
-    )
-    parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)"
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    args = build_parser().parse_args(argv)
-
-    def command() -> None:
-        for summary in convert_traversals(
-            args.traversal,
-            args.condition,
-            args.out,
-            args.spacing_m,
-            args.crop_bottom,
-            args.positions,
-            workers=args.workers,
-        ):
-            print(summary)
-
-    return run_converter("datasets.robotcar", command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A raw Oxford RobotCar traversal: its frames, its track, and colours from the Bayer pattern."""
+"""A raw Oxford RobotCar traversal: its frames and its track."""
 
 import csv
 import math
@@ -11,7 +11,7 @@ import numpy as np
 SOURCES = ("ins", "rtk", "auto")
 GOOD_STATUS = "INS_SOLUTION_GOOD"
 FASTEST_M_S, JITTER_M = 50.0, 2.0
-"""No step of the track may be longer than a car drives at this speed, plus what a good receiver corrects at once."""
+"""Longest step of a track: what a car drives at this speed, plus what a good receiver corrects at once."""
 _FOLDERS = {"ins": ("gps", "."), "rtk": (".", "gps", "rtk")}
 _FARTHEST_M = 1e8
 
@@ -22,9 +22,9 @@ class Frames:
 
     Attributes
     ----------
-    folder : where they lie, as `<timestamp>.png`.
+    folder : holds them, as `<timestamp>.png`.
     times : (N,) int64, those on the disk, microseconds, ascending.
-    missing : how many more `stereo.timestamps` lists.
+    missing : number of frames that only `stereo.timestamps` lists.
     """
 
     folder: Path
@@ -86,9 +86,9 @@ class Track:
     file : the CSV file it was read from.
     source : `ins` or `rtk`.
     times : (R,) int64 microseconds, strictly ascending.
-    positions : (R, 2) float64, UTM east and north in metres; NaN where not good.
-    good : (R,) bool, false where the INS says anything but INS_SOLUTION_GOOD, and where `jumps`.
-    jumps : (R,) bool, whether a position was dropped because no car drives so fast, see `find_jumps`.
+    positions : (R, 2) float64, UTM east and north in metres; NaN if not good.
+    good : (R,) bool, false for a status other than INS_SOLUTION_GOOD, and for `jumps`.
+    jumps : (R,) bool, whether the position was dropped because no car drives so fast, see `find_jumps`.
     """
 
     file: Path
@@ -103,7 +103,7 @@ class Track:
 
         Returns
         -------
-        positions (N, 2), NaN where there is none; and (N,) str, why there is none: `outside` the covered time, in a
+        positions (N, 2), NaN for frames without one; and (N,) str, the reason: `outside` the covered time, in a
         `gap` of more than `max_gap_s` seconds, next to a row that `jump`s, next to one of `bad_status`, or empty.
         """
         after = np.searchsorted(self.times, times)
@@ -112,7 +112,7 @@ class Track:
         before = np.where(self.times[after] == times, after, after - 1).clip(0)
         span = self.times[after] - self.times[before]
         weight = np.where(span > 0, (times - self.times[before]) / np.maximum(span, 1), 0.0)[:, None]
-        # from the row before, as products of 7-digit northings with the two weights would round
+        # a weighted sum of 7-digit northings would round
         start = self.positions[before]
         positions = start + weight * (self.positions[after] - start)
         bad = ~(self.good[before] & self.good[after])
@@ -123,7 +123,7 @@ class Track:
 
 
 def read_track(traversal: Path, source: str = "auto") -> Track:
-    """The track of a traversal from `ins.csv` or `rtk.csv`; `auto` takes RTK where there is one."""
+    """The track of a traversal from `ins.csv` or `rtk.csv`; `auto` takes RTK if it exists."""
     found = {
         name: next((f for folder in folders if (f := traversal / folder / f"{name}.csv").is_file()), None)
         for name, folders in _FOLDERS.items()
@@ -171,7 +171,7 @@ _AGAIN = "download the file again"
 
 
 def _csv_rows(file: Path, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file with the number of their line; ValueError where the file is damaged."""
+    """Rows of a CSV file with the number of their line; ValueError if the file is damaged."""
     with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
         # strict: a quote that nothing closes is an error, not a field that swallows the rest of the file
         rows = csv.DictReader(stream, skipinitialspace=True, strict=True)
@@ -199,7 +199,7 @@ def _row_time(row: dict[str, str]) -> int:
 
 
 def _row_position(row: dict[str, str]) -> tuple[float, float]:
-    """UTM east and north in metres; ValueError where they are no numbers, or absurd ones."""
+    """UTM east and north in metres; ValueError if they are no numbers, or absurd ones."""
     east, north = float(row["easting"]), float(row["northing"])
     if not max(abs(east), abs(north)) <= _FARTHEST_M or math.isnan(north):
         raise ValueError(f"easting {row['easting'][:40]}, northing {row['northing'][:40]}")
@@ -209,8 +209,8 @@ def _row_position(row: dict[str, str]) -> tuple[float, float]:
 def find_jumps(times: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Which rows of a track imply an impossible speed.
 
-    The track is cut at each step that is too long. Of the sections, those are kept that a car could drive one after the
-    other and that hold the most rows.
+    The track is cut at each step that is too long. Kept are the sections that a car could drive one after the other, in the
+    choice that holds the most rows.
 
     Parameters
     ----------
@@ -245,36 +245,3 @@ def find_jumps(times: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def _drivable(times: np.ndarray, positions: np.ndarray, later: np.ndarray, there: np.ndarray) -> np.ndarray:
     distance = np.linalg.norm(there - positions, axis=-1)
     return distance <= JITTER_M + FASTEST_M_S * (later - times) / 1e6
-
-
-def demosaic(bayer: np.ndarray) -> np.ndarray:
-    """Bilinear colours from a GBRG pattern: uint8 (H, W) -> RGB uint8 (H, W, 3), H and W at least 2.
-
-    The first row reads G B G B..., the second R G R G...; each missing value is the rounded mean of the 2 or 4 nearest
-    pixels of its colour. Borders mirror, which keeps the pattern.
-    """
-    height, width = bayer.shape
-    if min(height, width) < 2:
-        raise ValueError(f"{width}x{height} px: a Bayer pattern has at least 2x2")
-    padded = np.pad(bayer, 1, "reflect").astype(np.uint16)
-
-    def mean(row: int, column: int, *offsets: tuple[int, int]) -> np.ndarray:
-        """Mean over neighbours of the pixels whose row and column have these parities."""
-        total = sum(
-            padded[1 + row + dy : 1 + height + dy : 2, 1 + column + dx : 1 + width + dx : 2] for dy, dx in offsets
-        )
-        return (total + len(offsets) // 2) // len(offsets)
-
-    beside, above = ((0, -1), (0, 1)), ((-1, 0), (1, 0))
-    cross, corners = (*beside, *above), ((-1, -1), (-1, 1), (1, -1), (1, 1))
-    rgb = np.empty((height, width, 3), np.uint8)
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    # green among blue
-    red[::2, ::2], green[::2, ::2], blue[::2, ::2] = mean(0, 0, *above), bayer[::2, ::2], mean(0, 0, *beside)
-    # blue
-    red[::2, 1::2], green[::2, 1::2], blue[::2, 1::2] = mean(0, 1, *corners), mean(0, 1, *cross), bayer[::2, 1::2]
-    # red
-    red[1::2, ::2], green[1::2, ::2], blue[1::2, ::2] = bayer[1::2, ::2], mean(1, 0, *cross), mean(1, 0, *corners)
-    # green among red
-    red[1::2, 1::2], green[1::2, 1::2], blue[1::2, 1::2] = mean(1, 1, *beside), bayer[1::2, 1::2], mean(1, 1, *above)
-    return rgb

@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from datasets.convert.files import OneLineParser, run_converter
+from datasets.command_line import OneLineParser, run_tool
 from datasets.sizes import smallest_cropped
 from datasets.town.make import FEWEST_PLACES, make_town
 from datasets.town.passes import PASSES, STANDARD_PASSES, Settings
@@ -18,8 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line. The flags of the difficulty are made from the fields of :class:`Knobs`."""
     parser = OneLineParser(
         prog="python3 -m datasets.town",
-        description="Draw the procedural town: two labelled synthetic towns, and one place in five conditions. The same flags "
-        "give the same bytes. An interrupted run continues when the command is given again.",
+        description="Draw the procedural town: two labelled synthetic towns, and one place in five conditions. The same command "
+        "on an empty folder gives the same bytes. An interrupted run continues when the command is given again.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -66,7 +66,7 @@ def draw(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for a request that cannot be met)."""
     args = build_parser().parse_args(argv)
-    return run_converter("datasets.town", lambda: draw(args))
+    return run_tool("datasets.town", lambda: draw(args))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from datasets.convert.files import run_jobs, write_whole
+from datasets.files import write_text
+from datasets.jobs import run_jobs, with_progress
 from datasets.town.passes import (
     MERGED,
     PASSES,
@@ -82,7 +83,7 @@ def make_town(
     _write_json(out / STARTED, wanted)
     jobs = [(out, settings, chunk) for chunk in chunks(settings)]
     sizes = [pictures_in(settings, chunk) for *_, chunk in jobs]
-    run_jobs(_draw, jobs, workers or os.cpu_count() or 1, "town", processes=True, sizes=sizes, quiet=not progress)
+    with_progress(run_jobs(_draw, jobs, workers or os.cpu_count() or 1), sizes, "town", quiet=not progress)
     _write_json(out / DONE, wanted)
     (out / STARTED).unlink(missing_ok=True)
     return out
@@ -164,7 +165,7 @@ def _make_folders(out: Path, settings: Settings) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    write_whole(path, lambda part: part.write_text(json.dumps(content, indent=1) + "\n"))
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _draw(job: tuple[Path, Settings, Chunk]) -> None:

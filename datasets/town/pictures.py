@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from datasets.convert.files import write_whole
+from datasets.files import hard_link, write_whole
 from datasets.town.chance import keyed
 from datasets.town.drawing.camera import develop
 from datasets.town.drawing.scene import Stand, make_view, paint
@@ -116,16 +114,4 @@ def draw_chunk(out: Path, settings: Settings, chunk: Chunk) -> None:
             if not photo.exists():
                 _save(image, photo, format="JPEG", quality=quality)
         if merged is not None and not merged.exists():
-            link(photo, merged)
-
-
-def link(source: Path, target: Path) -> None:
-    """Give ``source`` a second name, or copy it if the file system has no hard links."""
-
-    def write(part: Path) -> None:
-        try:
-            os.link(source, part)
-        except OSError:
-            shutil.copyfile(source, part)
-
-    write_whole(target, write)
+            hard_link(photo, merged)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.convert.files import write_whole
+from datasets.files import write_whole
 from datasets.naming import CLASS_COLOURS, CLASS_NAMES, RAW_TO_CLASS
 from datasets.town.drawing.facades import font
 from datasets.town.passes import CONDITIONS, MORE, Settings, chunks

@@ -1,12 +1,24 @@
-"""Flags made from dataclasses."""
+"""Flags made from dataclasses, and errors in one line."""
 
 import argparse
+import errno
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from datasets.command_line import HelpFormatter, add_flags, flag, flags_of, read_flags
+from datasets.command_line import (
+    HelpFormatter,
+    OneLineParser,
+    add_flags,
+    flag,
+    flags_of,
+    positive,
+    read_flags,
+    run_tool,
+)
 
 
 @dataclass(frozen=True)
@@ -67,3 +79,38 @@ def test_help_shows_defaults_as_they_are_typed():
 def test_flags_of_names_the_flags_alone():
     names = flags_of(Oven)
     assert "oven_share" in names and "share" not in names and "serial" not in names
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ValueError("a.jpg:\n too small"), 2, "oven: error: a.jpg: too small\n"),
+        (OSError(errno.ENOSPC, "a.jpg: no space left"), 2, "oven: error: a.jpg: no space left\n"),
+        (FileNotFoundError("a.jpg: no such file"), 2, "oven: error: a.jpg: no such file\n"),
+        (KeyboardInterrupt(), 130, "oven: interrupted; give the same command again\n"),
+        (1, 1, ""),
+        (None, 0, ""),
+    ],
+)
+def test_a_tool_ends_with_a_status_and_one_line(error, status: int, said: str, capsys: pytest.CaptureFixture):
+    def command() -> int | None:
+        if isinstance(error, BaseException):
+            raise error
+        return error
+
+    assert run_tool("oven", command) == status and capsys.readouterr().err == said
+
+
+def test_a_bad_command_line_is_one_line(capsys: pytest.CaptureFixture):
+    made = OneLineParser(prog="oven")
+    made.add_argument("--trays", type=positive)
+    with pytest.raises(SystemExit) as stop:
+        made.parse_args(["--trays", "0"])
+    said = "oven: error: argument --trays: 0 is not a whole number of at least 1; see --help\n"
+    assert stop.value.code == 2 and capsys.readouterr().err == said
+
+
+def test_help_of_the_tools_loads_no_torch():
+    tools = ", ".join(f"datasets.{name}.__main__" for name in ("check", "convert", "robotcar", "town"))
+    code = f"import sys, {tools}; print({{'torch', 'PIL', 'sklearn'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

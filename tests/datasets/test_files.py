@@ -1,9 +1,12 @@
 """Files that are whole, second names, locks; work spread over processes."""
 
 import errno
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,12 @@ def test_a_failed_write_names_the_target_and_keeps_the_reason(tmp_path):
     with pytest.raises(OSError, match=r"a.txt: cannot write it \(No space left on device\)") as error:
         write_whole(tmp_path / "a.txt", full)
     assert error.value.errno == errno.ENOSPC and names(tmp_path) == []
+
+    def odd(_: Path) -> None:
+        raise OSError("encoder error")
+
+    with pytest.raises(OSError, match=r"^/.*a.txt: cannot write it \(encoder error\)"):
+        write_whole(tmp_path / "a.txt", odd)
     with pytest.raises(OSError, match="missing"):
         write_text(tmp_path / "missing" / "a.txt", "x")
 
@@ -89,10 +98,24 @@ def test_a_lock_keeps_another_process_out_until_it_ends(tmp_path):
 
 @pytest.mark.parametrize("workers, processes", [(1, True), (2, True), (3, False)])
 def test_results_come_in_order_whoever_does_the_work(workers, processes):
-    found = with_progress(run_jobs(abs, [-3, 2, -1, 0], workers, processes, chunk=2), 4, "abs")
-    assert found == [3, 2, 1, 0]
+    jobs = run_jobs(abs, [-3, 2, -1, 0], workers, processes, chunk=2)
+    assert with_progress(jobs, [1, 2, 3, 4], "abs", quiet=not processes) == [3, 2, 1, 0]
 
 
 def test_a_worker_that_is_ended_from_outside_is_one_clear_error():
     with pytest.raises(OSError, match="give fewer --workers"):
         list(run_jobs(os._exit, [1, 1], 2))
+
+
+def interrupted(seconds: float) -> None:
+    if not seconds:
+        os.kill(os.getpid(), signal.SIGINT)  # ignored in a worker: Ctrl-C reaches it too
+        raise KeyError("a fault")
+    time.sleep(seconds)
+
+
+def test_a_fault_ends_the_other_workers_at_once():
+    began = time.monotonic()
+    with pytest.raises(KeyError, match="a fault"):
+        list(run_jobs(interrupted, [0, 600], 2))
+    assert time.monotonic() - began < 300 and not multiprocessing.active_children()

@@ -244,26 +244,38 @@ def embedded(monkeypatch):
     return calls
 
 
+PARTIAL = ["--mining", "partial", "--cache_negatives", "2", "--descriptor_dtype", "float16"]
+
+
 @pytest.mark.parametrize(
     "flags, images, dtype",
     [
-        # 4 queries with one positive each, and 2 random images; what is remembered, and more where those are too near
-        (["--mining", "partial", "--cache_negatives", "2", "--descriptor_dtype", "float16"], range(8, 17), "float16"),
+        (["--mining", "full"], [12 + 4], "float32"),  # the gallery once per refresh, and the queries
         (["--mining", "random"], None, None),
     ],
 )
-def test_modes_embed_what_they_say_and_resume_exactly(tiny_root, tmp_path, monkeypatch, embedded, flags, images, dtype):
+def test_modes_embed_what_they_say(tiny_root, tmp_path, monkeypatch, embedded, flags, images, dtype):
     monkeypatch.chdir(tmp_path)
-    flags = [*training_flags(tiny_root), *flags]
-    assert main.main([*flags, "--exp_name", "whole"]) == 0
-    assert len(embedded) == (0 if images is None else 2)
-    for paths, format_ in embedded:
+    assert main.main([*training_flags(tiny_root), *flags]) == 0
+    assert_embedded(embedded, images, dtype)
+
+
+def assert_embedded(calls, images, dtype) -> None:
+    assert len(calls) == (0 if images is None else 2)
+    for paths, format_ in calls:
         assert len(set(paths)) == len(paths) and len(paths) in images and format_ == dtype
         assert sum("queries_rain" in path for path in paths) == 4
+
+
+def test_partial_mining_resumes_exactly(tiny_root, tmp_path, monkeypatch, embedded):
+    monkeypatch.chdir(tmp_path)
+    flags = [*training_flags(tiny_root), *PARTIAL]
+    assert main.main([*flags, "--exp_name", "whole"]) == 0
+    # 4 queries with one positive each, and 2 random images; what is remembered, and more where those are too near
+    assert_embedded(embedded, range(8, 17), "float16")
     (whole,) = (tmp_path / "runs/whole").iterdir()
     recorded = load_checkpoint(whole / "last.pth").training["record"]["arguments"]
-    assert recorded["mining"] == flags[flags.index("--mining") + 1]
-    assert {"cache_negatives", "descriptor_dtype"} <= recorded.keys()
+    assert recorded["mining"] == "partial" and {"cache_negatives", "descriptor_dtype"} <= recorded.keys()
     step, steps = training_loop.train_step, []
 
     def stopping(*arguments, **keywords):
@@ -278,12 +290,6 @@ def test_modes_embed_what_they_say_and_resume_exactly(tiny_root, tmp_path, monke
     assert main.main([*flags, "--exp_name", "cut", "--resume", "auto"]) == 0
     (cut,) = (tmp_path / "runs/cut").iterdir()
     assert_same_run(cut, whole)
-
-
-def test_full_mining_embeds_the_gallery_once_per_refresh(tiny_root, tmp_path, monkeypatch, embedded):
-    monkeypatch.chdir(tmp_path)
-    assert main.main(training_flags(tiny_root)) == 0
-    assert [(len(set(paths)), dtype) for paths, dtype in embedded] == [(12 + 4, "float32")] * 2
 
 
 def test_mining_may_not_change_on_resume(tiny_root, trained_run, tmp_path, monkeypatch, capsys):

@@ -5,14 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from datasets.naming import Kind, fingerprint
+from datasets.naming import NEGATIVE_DISTANCE_M, Kind, fingerprint
 from datasets.places import ImageSet, Neighbours, neighbours_within
 from datasets.reading.triplets import StepPlan, Triplets
 from utils.system.logs import LOGGER
 from utils.system.seeding import generator
 from utils.training.settings import TrainingSettings
-
-NEGATIVE_DISTANCE_M = 25.0
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,12 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from datasets.convert.convert import convert_images, main
+from datasets.convert.__main__ import main
+from datasets.convert.convert import convert_images
 from datasets.places import load_image_set
-from datasets.positions.find import (
-    Zone,
-    csv_positions,
-    exif_position,
-    find_positions,
-    located_image_set,
-    read_positions,
-)
-from tests.photos import OXFORD, dms, gps_of, photo, write_csv
+from datasets.positions.find import Zone, locate, located_image_set
+from datasets.positions.table import csv_positions
+from tests.photos import OXFORD, dms, exif_position, gps_of, photo, read_positions, write_csv
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
@@ -76,7 +71,7 @@ def test_one_zone_for_a_set_across_a_border(tmp_path):
     # 6 degrees east is the border of zones 31 and 32
     places = [(50.0, 5.9995), (50.0, 6.0005), (50.001, 6.0005)]
     paths = [photo(tmp_path / f"{index}.jpg", place) for index, place in enumerate(places)]
-    positions, zone = find_positions(paths)
+    positions, zone, *_ = locate(paths)
     assert str(zone) == "32N"  # that of two of the three
     metres = math.radians(0.001) * 6_378_137 * math.cos(math.radians(50))
     assert np.linalg.norm(positions[1] - positions[0]) == pytest.approx(metres, rel=5e-3)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.convert.convert import convert_images, main
-from datasets.convert.files import STALE
-from datasets.convert.record import RECORD
+from datasets.convert.__main__ import main
+from datasets.convert.convert import convert_images
+from datasets.convert.record import RECORD, STALE
 
 EAST, NORTH = 600_000, 5_700_000
 
@@ -164,11 +164,11 @@ def test_a_folder_and_then_a_part_of_it(photos, tmp_path):
 
 
 def test_an_interrupted_run_is_known_again(listed, tmp_path, monkeypatch):
-    def stop(job):
+    def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("datasets.convert.convert._copy", stop)
+        patch.setattr("datasets.convert.convert.copy_file", stop)
         with pytest.raises(KeyboardInterrupt):
             listed({"a.png": (0, 10)})
     assert listed({"a.png": (0, 10), "b.png": (1, 20)}).written == 2

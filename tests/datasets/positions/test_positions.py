@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL.TiffImagePlugin import IFDRational
 
-from datasets.convert.convert import main
+from datasets.convert.__main__ import main
 from datasets.places import load_image_set
-from datasets.positions.exif import Exif, exif_position, read_exif
-from datasets.positions.find import Zone, locate, located_images, name_position, read_positions
+from datasets.positions.exif import Exif, read_exif
+from datasets.positions.find import Zone, locate, located_images, name_position
 from datasets.positions.report import look_like_degrees
 from datasets.positions.table import csv_positions
 from datasets.positions.zones import common_zone
-from tests.photos import OXFORD, gps_of, photo, write_csv
+from tests.photos import OXFORD, exif_position, gps_of, photo, read_positions, write_csv
 
 HEADER_M, HEADER_D = "path,easting,northing\n", "path,latitude,longitude\n"
 TOKYO = (35.6812, 139.7671)

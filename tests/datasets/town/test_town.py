@@ -207,7 +207,7 @@ def test_an_interrupt_ends_the_drawing_at_once_in_one_line(tmp_path):
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does: the workers get it too
     _, errors = run.communicate()
-    assert run.returncode == 130 and errors.count("interrupted; the same command goes on from here\n") == 1
+    assert run.returncode == 130 and errors.count("interrupted; give the same command again\n") == 1
     assert "Traceback" not in errors and not (tmp_path / "town" / DONE).exists()
     assert len(list(tmp_path.rglob("*.jpg"))) < 84  # images of one job: none was waited for
 

@@ -1,7 +1,6 @@
 """The tables of the town (styles.toml) are complete, and give the streets that they always gave."""
 
 import hashlib
-import os
 import subprocess
 import sys
 import tomllib
@@ -10,7 +9,6 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 import pytest
 
-from datasets.convert.files import run_jobs
 from datasets.naming import CLASS_COLOURS, CLASS_NAMES, RAW_TO_CLASS
 from datasets.town.passes import PASSES
 from datasets.town.preview import colour_label
@@ -78,15 +76,6 @@ def test_naming_a_town_loads_no_drawing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-def test_a_worker_that_is_killed_ends_the_run_in_one_line():
-    with pytest.raises(OSError, match=r"worker process was ended.*--workers"):
-        run_jobs(exit_at_once, [1, 2], 2, "town", processes=True, sizes=[3, 4], quiet=True)
-
-
-def exit_at_once(_job: int) -> None:
-    os._exit(9)
 
 
 def test_each_class_has_its_colour():
