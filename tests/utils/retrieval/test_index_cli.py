@@ -126,7 +126,7 @@ def test_an_index_is_kept_beside_the_checkpoint(evaluate, trained_run, embedded,
     [
         (["--index", "IVF7,Flat"], ["--index IVF7,Flat", "robotcar/overcast has 6 images", "IVF1"]),
         (["--index", "nonsense"], ["--index nonsense", "give Flat, HNSW32"]),
-        (["--index", "PQ4"], ["256 centroids", "6 images; give --index Flat"]),
+        (["--index", "PQ4"], ["256 images or more", "6 images; give an index without PQ"]),
         (["--pca_dim", "9999"], ["--pca_dim 9999", "at most 768"]),
         (["--pca_dim", "7"], ["--pca_dim 7", "6 images"]),
         (["--pca_dim", "6", "--pca_whiten"], ["--pca_whiten", "--pca_dim 5"]),
