@@ -73,36 +73,34 @@ def check_settings(settings: RetrievalSettings, dim: int, gallery: str, images: 
             f"--pca_dim {settings.pca_dim}: descriptors have {dim} numbers and {has}; give at most {min(dim, images)}"
         )
     dim = settings.pca_dim or dim
-    if settings.nprobe is not None and "lists" not in part:
-        raise ValueError(f"--nprobe {settings.nprobe}: {shown} has no lists; leave it out, or give an IVF index")
-    numbers = [  # what faiss takes without a word, and then fails at
-        (shown, part.get("lists"), 1, images, f"lists are possible: {has}, so IVF{max(1, images // ADVISED_PER_CENTROID)} fits"),
-        (f"--nprobe {settings.nprobe}", settings.nprobe, 1, part.get("lists", 1), f"lists can be looked into with {shown}"),
-        (shown, part.get("links"), 4, 256, "links per image are possible, for example HNSW32"),
-        (shown, part.get("coarse_links"), 4, 256, "links per image are possible, for example HNSW32"),
-        (shown, part.get("bits"), 4, 12, "bits per part of PQ are possible"),
-        (shown, part.get("opq_dim"), 1, dim, f"of a descriptor's {dim} numbers can be left by OPQ"),
-    ]
-    for flag_given, number, least, most, possible in numbers:
-        if number is not None and not least <= number <= most:
-            raise ValueError(f"{flag_given}: {least} to {most} {possible}")
+    if settings.nprobe is not None and settings.nprobe > part.get("lists", 0):
+        lists = part.get("lists", "no")
+        raise ValueError(f"--nprobe {settings.nprobe}: {shown} has {lists} lists; give no more, or leave it out")
+    limits = {  # faiss takes other numbers without a word, and fails at them later
+        "lists": (1, images, f"lists are possible: {has}, so IVF{max(1, images // ADVISED_PER_CENTROID)} fits"),
+        "links": (4, 256, "links per image are possible, for example HNSW32"),
+        "coarse_links": (4, 256, "links per list are possible, for example IVF4096_HNSW32"),
+        "bits": (4, 12, "bits per part of PQ are possible"),
+        "opq_dim": (1, dim, f"of a descriptor's {dim} numbers can be left by OPQ"),
+    }
+    for name, (least, most, possible) in limits.items():
+        if not least <= part.get(name, least) <= most:
+            raise ValueError(f"{shown}: {least} to {most} {possible}")
     rotated = part.get("opq_dim", dim)
     if "opq" in part and (part["opq"] < 1 or rotated % part["opq"]):
-        raise ValueError(f"{shown}: OPQ{part['opq']} does not divide {rotated} numbers; give a divisor, or another --pca_dim")
+        raise ValueError(
+            f"{shown}: OPQ{part['opq']} does not divide {rotated} numbers; give a divisor, or another --pca_dim"
+        )
     bits = [part.get("bits", 8)] * ("parts" in part) + [OPQ_BITS] * ("opq" in part)
     if bits and 2 ** max(bits) > images:
         fewer = f"PQ{part['parts']}x{images.bit_length() - 1} or " if "opq" not in part and images >= 2**4 else ""
         raise ValueError(
             f"{shown}: its training takes {2 ** max(bits)} images or more and {has}; give {fewer}an index without PQ and OPQ"
         )
-    _try_in_faiss(settings.index.split(",", 1)[1] if "opq" in part else settings.index, rotated, shown)
-
-
-def _try_in_faiss(factory: str, dim: int, shown: str) -> None:
     import faiss  # not at the top: `--help` reads the flags above
 
     with faiss_errors(shown):
-        faiss.index_factory(dim, factory)
+        faiss.index_factory(rotated, settings.index.split(",", 1)[1] if "opq" in part else settings.index)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from utils.training.optimizers import build_optimizers
 from utils.training.settings import TrainingSettings
 from utils.training.step import train_step
 
+
 def log_estimate(
     model: SegVPR,
     data: TrainingData,

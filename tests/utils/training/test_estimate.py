@@ -76,7 +76,9 @@ def test_a_run_says_its_length_before_it_trains(trained_run):
     assert said < next(i for i, line in enumerate(lines) if "epoch 1/2" in line)
 
 
-@pytest.mark.parametrize("seconds, said", [(9.6, "10 s"), (119, "119 s"), (7200, "2.0 hours"), (140 * 86400, "140 days")])
+@pytest.mark.parametrize(
+    "seconds, said", [(9.6, "10 s"), (119, "119 s"), (7200, "2.0 hours"), (140 * 86400, "140 days")]
+)
 def test_durations(seconds, said):
     assert duration(seconds) == said
 
