@@ -153,7 +153,10 @@ class SearchableGallery:
         del described["nprobe"]
         path = None if folder is None else folder / f"{_key('index', *described.values())}.faiss"
         kept = None if path is None else _open_index(path, self.rows.shape)
-        if kept is None:
+        if kept is not None:
+            self.index, build_s, size = kept
+            LOGGER.info("index %s is taken from %s", settings.index, path)
+        else:
             start = time.perf_counter()
             self.index = build_index(self.rows, settings.index, settings.seed)
             build_s = time.perf_counter() - start
@@ -163,10 +166,6 @@ class SearchableGallery:
                 size = _save_index(self.index, path, {**described, "build_s": build_s})
                 self.index = _read_mapped(path, settings.index)
                 LOGGER.info("index %s is kept in %s (%.1f MB)", settings.index, path, size / 1e6)
-        else:
-            self.index, about = kept
-            build_s, size = about["build_s"], about["bytes"]
-            LOGGER.info("index %s is taken from %s", settings.index, path)
         self.build_s += build_s
         self.bytes_per_image = size / len(self.rows)
         lists = faiss.try_extract_index_ivf(self.index)
@@ -228,8 +227,8 @@ def _seed_training(index: faiss.Index, seed: int) -> list[faiss.OPQMatrix]:
     return rotated
 
 
-def _open_index(path: Path, shape: tuple[int, int]) -> tuple[faiss.Index, dict] | None:
-    """A kept index and what is known about it; None where it is absent or damaged."""
+def _open_index(path: Path, shape: tuple[int, int]) -> tuple[faiss.Index, float, int] | None:
+    """A kept index, the seconds that it took, and its bytes; None where it is absent or damaged."""
     try:
         about = json.loads(path.with_suffix(".json").read_text())
         if path.stat().st_size != about["bytes"]:
@@ -237,12 +236,12 @@ def _open_index(path: Path, shape: tuple[int, int]) -> tuple[faiss.Index, dict] 
         index = _read_mapped(path, about["index"])
         if (index.ntotal, index.d) != shape:
             raise ValueError(f"holds {index.ntotal} descriptors")
+        return index, about["build_s"], about["bytes"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         LOGGER.warning("%s: cannot be used (%s); building anew", path, " ".join(str(error).split()))
         return None
-    return index, about
 
 
 def _read_mapped(path: Path, factory: str) -> faiss.Index:
