@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from datasets.convert.files import OneLineParser, positive
-from models.encoder import MIN_SIDE
+from models.config import MIN_SIDE
 from models.segvpr import SegVPR
-from utils.runs.checkpoints import FORMAT, Checkpoint, describe_config, load_checkpoint, write_atomically
+from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint, write_atomically
 from utils.system.command import run_command
 from utils.system.logs import LOGGER, start_logging
 from utils.system.seeding import generator
@@ -99,9 +99,9 @@ def write_weights(checkpoint: Checkpoint, out: Path) -> None:
         raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
     if not out.parent.is_dir() or out.is_dir():
         raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
-    content = {"format": FORMAT, "config": checkpoint.config, "model": checkpoint.state_dict, "training": {}}
+    content = {"format": FORMAT, "config": checkpoint.config.to_plain(), "model": checkpoint.state_dict, "training": {}}
     write_atomically(out, content)
-    LOGGER.info("%s: weights of %s", out, describe_config(checkpoint.config))
+    LOGGER.info("%s: weights of %s", out, checkpoint.config)
 
 
 def require_onnx() -> None:
@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = load_checkpoint(args.resume)
         difference = export_onnx(checkpoint.build(), args.out, tuple(args.size), args.opset, args.raw)
         form = "uint8 RGB" if args.raw else "float32, network input space"
-        network = describe_config(checkpoint.config)
+        network = checkpoint.config
         LOGGER.info("%s: %s; images %dx%d, %s", args.out, network, *args.size, form)
         if difference is None:
             LOGGER.info("not checked against torch: onnxruntime is not installed (pip install onnxruntime)")

@@ -16,7 +16,7 @@ from datasets.naming import CLASS_NAMES, Kind, label_folder, label_path
 from datasets.places import ImageSet, correct_matches
 from datasets.reading.batches import ImageBatches
 from datasets.reading.transforms import image_size
-from models.encoder import MIN_SIDE
+from models.config import MIN_SIDE, NetworkConfig
 from models.segvpr import SegVPR
 from utils.evaluation.doubts import count_doubts, doubt_lines
 from utils.evaluation.metrics import RECALL_AT, ConfusionMatrix, recall_at
@@ -235,7 +235,7 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     model.eval()
     width, height = image_size(paths[0])
     batch_size = max(1, min(options.batch_size, PIXELS_PER_BATCH // (width * height)))
-    confusion = ConfusionMatrix(model.config["num_classes"])
+    confusion = ConfusionMatrix(model.config.num_classes)
     own = share(len(paths), batch_size)
     dataset = ImageBatches(paths[own.start : own.stop], with_labels=True)
     for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
@@ -290,7 +290,7 @@ def class_names(num_classes: int) -> list[str]:
 
 
 def results_dict(
-    checkpoint: str, config: dict, results: Sequence[SetResult], confusion: ConfusionMatrix | None
+    checkpoint: str, config: NetworkConfig, results: Sequence[SetResult], confusion: ConfusionMatrix | None
 ) -> dict:
     """The content of `results.json`; recalls and IoU as fractions."""
     sets = [
@@ -319,8 +319,8 @@ def results_dict(
         }
     return {
         "checkpoint": checkpoint,
-        "arch": config["arch"],
-        "semnet": config["semnet"],
+        "arch": config.arch,
+        "semnet": config.semnet,
         "sets": sets,
         "segmentation": segmentation,
     }

@@ -111,7 +111,7 @@ def look_at_sets(
 
 
 def _added(sums: np.ndarray | None, look: Look, model: SegVPR) -> np.ndarray:
-    new = attention_sums(look, model.config["num_classes"])
+    new = attention_sums(look, model.config.num_classes)
     return new if sums is None else sums + new
 
 

@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from datasets.naming import class_colours
+from models.config import NetworkConfig
 from utils.evaluation.metrics import RECALL_AT
 from utils.evaluation.recall import class_names
 from utils.evaluation.tables import printable
@@ -72,7 +73,7 @@ class Page(NamedTuple):
     run : name of the run folder.
     date : of the run folder, empty where it does not tell.
     content : the content of `results.json`.
-    config : the network's, see `models.segvpr.SegVPR`.
+    config : the network's.
     panels : which pictures of a view mean something.
     miou : as a fraction; None if it was not measured, or means nothing.
     span, effect : see `utils.report.attention`; `effect` is None where it was not measured.
@@ -82,7 +83,7 @@ class Page(NamedTuple):
     run: str
     date: str
     content: dict
-    config: dict
+    config: NetworkConfig
     panels: Panels
     miou: float | None
     recall: Captioned | None
@@ -169,10 +170,10 @@ def facts(page: Page) -> list[str]:
     """Network and run, by the values of the flags."""
     config = page.config
     said = [
-        f"{config['arch']} with {config['semnet']}",
-        f"attention {config['attention']}",
-        *([] if config["guidance"] else ["no guidance"]),
-        f"input {config['input']}",
+        f"{config.arch} with {config.semnet}",
+        f"attention {config.attention}",
+        *([] if config.guidance else ["no guidance"]),
+        f"input {config.input}",
         f"run of {page.date}" if page.date else page.run,
     ]
     return [printable(fact) for fact in said if fact]
@@ -180,7 +181,7 @@ def facts(page: Page) -> list[str]:
 
 def legend(page: Page) -> list[tuple[str, str]]:
     """Name and CSS colour of the classes that the views show."""
-    number = page.config["num_classes"]
+    number = page.config.num_classes
     names, colours = class_names(number), class_colours(number)
     everything = [view for views in page.views.values() for view in views]
     return [(names[c], f"rgb{tuple(map(int, colours[c]))}") for c in shown_classes(everything, number)]
@@ -211,7 +212,7 @@ def png(image: Image.Image) -> Embedded:
 
 def pictures(view: View, page: Page, quality: int) -> list[Labelled]:
     """The pictures of one view, from left to right."""
-    base, number = os.path.basename(view.path), page.config["num_classes"]
+    base, number = os.path.basename(view.path), page.config.num_classes
     made = []
     for name, image in view_pictures(view, page.span, number, page.panels).items():
         if name == "predicted classes":

@@ -69,7 +69,7 @@ def write_report(
     figures.mkdir(parents=True, exist_ok=True)
     photos: Photos = cache(load_thumbnail)
     config = model.config
-    panels = Panels(config["attention"] != "none", head_trained)
+    panels = Panels(config.attention != "none", head_trained)
     seen = look_at_sets(model, before, results, options, seed) if any(panels) else NOTHING
     # of the evaluated model alone: the one from before is drawn on its scale
     span = attention_span([view.look for views in seen.views.values() for view in views])
@@ -78,7 +78,7 @@ def write_report(
     segmentation = content["segmentation"] if head_trained else None
     untrained = {*(() if head_trained else HEAD_PARTS), *(() if panels.attention else ("attention",))}
     _save_panels(figures, slugs, cases, photos)
-    _save_attention(figures, slugs, seen.views, span, config["num_classes"], panels)
+    _save_attention(figures, slugs, seen.views, span, config.num_classes, panels)
     page = Page(
         run=folder.resolve().name,
         date=_date(folder),
