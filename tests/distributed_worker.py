@@ -1,9 +1,10 @@
-"""What each of two processes does for `test_distributed.py`: run by torchrun, it writes what it found to a file of its own.
+"""What each of two processes does for `test_distributed.py`: it writes what it found to a file of its own.
 
 `python -m tests.distributed_worker together OUT ROOT RUN` or `... interrupted FLAGS`.
 """
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -34,6 +35,7 @@ METHODS = {
     "alternating": LossSettings(margin=1e-8, adv_weight=0.3, da_method="alternating"),
 }
 OPTIONS = EmbeddingOptions(batch_size=2, num_workers=0)
+BAD = "@620900.000@5735000.000@bad@.png"
 INDEXED, TWICE = ["--store", "store", "--index", "IVF2,Flat", "--pca_dim", "4"], ("indexed", "indexed again")
 
 
@@ -122,6 +124,17 @@ def together(out: Path, root: Path, run: Path) -> None:
     torch.save({**found, "statuses": statuses}, out / f"rank{distributed.rank()}.pt")
 
 
+def evaluate_a_bad_image(out: Path, root: Path, run: Path) -> int:
+    """Fail in the second process, whose share the image is in."""
+    if distributed.is_first():
+        shutil.copytree(root / "robotcar", out / "bad")
+        (max((out / "bad/night").iterdir())).rename(out / "bad/night" / BAD)
+        (out / "bad/night" / BAD).write_bytes(b"no image")
+    distributed.from_first(lambda: None)  # waits until it is there
+    flags = ["--dataset_root_test", str(out / "bad"), "--output_dir", "failed"]
+    return evaluation_script.main([*evaluation_flags(root, run), *flags])
+
+
 def image_list(root: Path) -> list[str]:
     """An odd number of images, so that shares differ."""
     return sorted(map(str, (root / "robotcar").rglob("*.png")))[:7]
@@ -134,7 +147,7 @@ def labelled_list(root: Path) -> list[str]:
 def evaluation_flags(root: Path, run: Path) -> list[str]:
     roots = ["--dataset_root_val", str(root / "idda"), "--dataset_root_test", str(root / "robotcar")]
     machine = "--eval_scale 1 --num_workers 0 --device cpu --no_report --cache_batch_size 4".split()
-    return ["--resume", str(run / "best.pth"), *roots, *machine]
+    return ["--resume", str(run / "best.pth"), *roots, "--test_g", "overcast", "--test_q", "night", *machine]
 
 
 def interrupted(flags: list[str]) -> int:
@@ -158,3 +171,4 @@ if __name__ == "__main__":
         sys.exit(interrupted(sys.argv[2:]))
     with distributed.started(CPU):
         together(*map(Path, sys.argv[2:]))
+        sys.exit(evaluate_a_bad_image(*map(Path, sys.argv[2:])))

@@ -39,7 +39,7 @@ DEFAULTS = EmbeddingOptions()
 WAITING_BATCHES = 4
 """Batches' worth of images of odd sizes that may wait for others of their size."""
 LEAST_IMAGES = 8
-"""Images for which it is worth while to start a process."""
+"""Fewest images that are worth a process of their own."""
 
 
 def iterate_batches(
@@ -51,13 +51,13 @@ def iterate_batches(
 
     Parameters
     ----------
-    device : where the batches will go. For a CUDA device they are in pinned memory, so that copying them does not wait;
-        encoded images are decoded on it.
+    device : where the batches will go. For a CUDA device they are in pinned memory, so that copying does not wait, and encoded
+        images are decoded on it.
 
     Raises
     ------
     ValueError, RunFailed : a file cannot be used, or a process that read it died; it is named.
-    StopRequested : a signal came, and the batch before is done.
+    StopRequested : a signal came; the batch before is done.
     """
     chunks = _chunks(len(dataset.paths), batch_size, num_workers)
     pinned = device.type == "cuda" and not dataset.encoded
@@ -73,7 +73,7 @@ def iterate_batches(
 
 
 def _chunks(images: int, batch_size: int, num_workers: int) -> list[list[int]]:
-    """What a worker reads at a time: a batch, so that it is handed on as it is; less where that would leave workers idle."""
+    """What a worker reads at a time: a batch, or less where that would leave workers idle."""
     size = min(batch_size, max(LEAST_IMAGES, -(-images // max(1, num_workers))))
     return [list(range(i, min(i + size, images))) for i in range(0, images, size)]
 
@@ -89,8 +89,8 @@ def embed_images(
 ) -> np.ndarray:
     """Descriptors of image files, (N, D) in `descriptor_dtype`, in the order of `paths`; the model is used in eval mode.
 
-    Where several processes share the run, all call this with the same arguments, each embeds its share, and the first
-    returns all rows, the others none. Batches of images of one size are those of a single process, and so are the descriptors.
+    Where several processes share the run, all call this with the same arguments, and each embeds its share. The first returns
+    all rows, the others none. Descriptors of images of one size are those of a single process, since the batches are.
 
     Raises
     ------
@@ -139,5 +139,5 @@ def check_descriptors(descriptors: np.ndarray, paths: Sequence[str]) -> None:
     if len(odd):
         what = "all zero" if norms[odd[0]] == 0 else "not finite"
         raise ValueError(
-            f"{paths[odd[0]]}: its descriptor is {what} ({len(odd)} of {len(paths)} images are so); remove it, or try other weights"
+            f"{paths[odd[0]]}: its descriptor is {what}, as of {len(odd)} of {len(paths)} images; remove it, or use other weights"
         )

@@ -6,9 +6,9 @@ import numpy as np
 from utils.system.logs import progress_bar
 
 BLOCK_BYTES = 256_000_000
-"""Of the gallery in memory at a time, beside what holds it."""
+"""Size of the block of the gallery that is compared at a time."""
 CENTRE_OF = 4096
-"""Gallery descriptors, evenly spaced, whose mean is taken for the gallery's middle."""
+"""Number of gallery descriptors, evenly spaced, whose mean serves as the gallery's centre."""
 QUERIES_AT_ONCE = 16384
 
 
@@ -26,7 +26,7 @@ def search(
     -------
     indexes (Q, min(k, G)) int64, nearest first, and Euclidean distances (Q, min(k, G)) float32.
     """
-    # faiss takes distances of many queries from products: around the gallery's middle, little is lost to cancellation
+    # faiss computes distances from products: around the gallery's centre, little is lost to cancellation
     centre = gallery[:: -(-len(gallery) // CENTRE_OF)].mean(axis=0, dtype=np.float64).astype(np.float32)
     k = min(k, len(gallery))
     rows = max(1, block_bytes // (4 * gallery.shape[1]))
@@ -60,7 +60,7 @@ def rerank(gallery: np.ndarray, queries: np.ndarray, candidates: np.ndarray, k: 
     indexes = np.full((len(queries), k), -1, np.int64)
     distances = np.full((len(queries), k), np.inf, np.float32)
     for q, row in enumerate(candidates):
-        row = np.sort(row[row >= 0])  # ascending, for the disk's sake
+        row = np.sort(row[row >= 0])  # ascending: faster on a disk
         exact = np.linalg.norm(as_float32(gallery[row]) - as_float32(queries[q]), axis=1)
         best = np.argsort(exact, kind="stable")[:k]
         indexes[q, : len(best)], distances[q, : len(best)] = row[best], exact[best]
@@ -68,5 +68,5 @@ def rerank(gallery: np.ndarray, queries: np.ndarray, candidates: np.ndarray, k: 
 
 
 def as_float32(descriptors: np.ndarray) -> np.ndarray:
-    """In float32 and row by row in memory; the same array where it is so already."""
+    """In float32 and contiguous rows; the same array where it is that already."""
     return np.ascontiguousarray(descriptors, np.float32)

@@ -1,17 +1,18 @@
-"""A gallery made ready for searching: shortened by PCA and put into a faiss index where asked, and kept on disk."""
+"""A gallery ready for searching: on request shortened by PCA, put into a faiss index, and kept on disk."""
 
+import errno
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import faiss
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from datasets.files import locked, write_text, write_whole
 from utils.retrieval.exact import as_float32, rerank, search
 from utils.retrieval.pca import Projection, fit_projection, sample_rows
 from utils.retrieval.settings import (
@@ -22,14 +23,14 @@ from utils.retrieval.settings import (
     default_nprobe,
     faiss_errors,
 )
-from utils.retrieval.store import locked
+from utils.retrieval.store import LOCK
 from utils.system.logs import LOGGER, progress_bar
 from utils.system.seeding import seed_sequence
 
 FORMAT = "index-1"
-"""Part of every file's key: raise the number where the way from descriptors to an index changes."""
+"""Part of every file's key: raise the number when the way from descriptors to an index changes."""
 CANDIDATES = 100
-"""Taken from an approximate index at least and put into exact order: its own order is approximate too."""
+"""At least so many are taken from an approximate index and put into exact order: its own order is approximate too."""
 TRAINING_ROWS, TRAINING_ROWS_PER_LIST = 65_536, 64
 ROWS_AT_ONCE = 65_536
 
@@ -40,8 +41,8 @@ class SearchableGallery:
     Parameters
     ----------
     descriptors : (G, D) of a float type; memory-mapped ones stay so.
-    folder : where the projection, shortened descriptors and the trained index are kept and looked for, for these very
-        descriptors alone (see `utils.retrieval.store.folder_of`); None keeps nothing.
+    folder : of these descriptors alone (see `utils.retrieval.store.folder_of`): projection, shortened descriptors and index
+        are taken from it, or kept in it; None keeps nothing.
 
     Attributes
     ----------
@@ -59,7 +60,7 @@ class SearchableGallery:
         self.projection: Projection | None = None
         self.build_s = 0.0
         self.descriptors = self.rows = descriptors
-        with locked(folder) if folder is not None else nullcontext():
+        with locked(folder / LOCK) if folder is not None else nullcontext():
             if settings.pca_dim is not None:
                 self._project(folder)
             self.bytes_per_image = float(self.rows.itemsize * self.rows.shape[1])
@@ -69,7 +70,7 @@ class SearchableGallery:
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The nearest k (all, in a smaller gallery) of each query (Q, D): indexes (Q, k) int64 and distances (Q, k) float32.
 
-        Distances are Euclidean ones between descriptors (after PCA), also where an approximate index chose the candidates.
+        Distances are Euclidean, between descriptors (after PCA), even if an approximate index chose the candidates.
         """
         queries = self.shortened(queries)
         if self.index is None:
@@ -77,7 +78,7 @@ class SearchableGallery:
         k = min(k, len(self.rows))
         indexes, distances = rerank(self.rows, queries, self.candidates(queries, max(k, CANDIDATES)), k)
         few = np.flatnonzero(indexes[:, -1] < 0)
-        if len(few):  # the lists looked into hold fewer than k images, or a graph falls apart
+        if len(few):  # the lists looked into hold fewer than k images, or a graph is not connected
             indexes[few], distances[few] = search(self.rows, queries[few], k)
         return indexes, distances
 
@@ -107,35 +108,44 @@ class SearchableGallery:
         }
 
     def _project(self, folder: Path | None) -> None:
-        settings = self.settings
-        shape = len(self.descriptors), settings.pca_dim
+        settings, start = self.settings, time.perf_counter()
         name = _key("pca", settings.pca_dim, settings.pca_whiten, settings.dtype, settings.seed)
-        start = time.perf_counter()
-        matrices, rows = (None, None) if folder is None else (folder / f"{name}.npz", folder / f"{name}.npy")
-        if folder is not None:
-            with suppress(OSError, ValueError, KeyError, EOFError):
-                with np.load(matrices) as kept:
-                    projection = Projection(kept["mean"], kept["matrix"])
-                    self.build_s = float(kept["build_s"])
-                kept_rows = np.load(rows, mmap_mode="r")
-                if kept_rows.shape == shape and kept_rows.dtype == settings.dtype:
-                    self.projection, self.rows = projection, kept_rows
-                    LOGGER.info("PCA to %d numbers is taken from %s", settings.pca_dim, folder)
-                    return
-        self.projection = fit_projection(self.descriptors, settings.pca_dim, settings.pca_whiten, settings.seed)
+        if folder is not None and self._open_projection(folder / name):
+            LOGGER.info("PCA to %d numbers is taken from %s", settings.pca_dim, folder)
+            return
+        projection = fit_projection(self.descriptors, settings.pca_dim, settings.pca_whiten, settings.seed)
+        self.projection, shape = projection, (len(self.descriptors), settings.pca_dim)
         if folder is None:
             self.rows = np.empty(shape, settings.dtype)
-            self.projection.write_into(self.rows, self.descriptors)
+            projection.write_into(self.rows, self.descriptors)
             self.build_s = time.perf_counter() - start
             return
-        with _replacing(rows) as temporary:
-            projected = np.lib.format.open_memmap(temporary, "w+", settings.dtype, shape)
-            self.projection.write_into(projected, self.descriptors)
-            projected.flush()
+
+        def write_rows(part: Path) -> None:
+            rows = np.lib.format.open_memmap(part, "w+", settings.dtype, shape)
+            projection.write_into(rows, self.descriptors)
+            rows.flush()
+
+        def write_matrices(part: Path) -> None:
+            with open(part, "wb") as file:
+                np.savez(file, mean=projection.mean, matrix=projection.matrix, build_s=self.build_s)
+
+        rows_file, matrices_file = folder / f"{name}.npy", folder / f"{name}.npz"
+        write_whole(rows_file, write_rows)
         self.build_s = time.perf_counter() - start
-        with _replacing(matrices) as temporary, open(temporary, "wb") as file:
-            np.savez(file, mean=self.projection.mean, matrix=self.projection.matrix, build_s=self.build_s)
-        self.rows = np.load(rows, mmap_mode="r")
+        write_whole(matrices_file, write_matrices)
+        self.rows = np.load(rows_file, mmap_mode="r")
+
+    def _open_projection(self, path: Path) -> bool:
+        """Take a kept projection and what it made of the descriptors; False where they are absent or damaged."""
+        with suppress(OSError, ValueError, KeyError, EOFError):
+            with np.load(path.with_suffix(".npz")) as kept:
+                projection, build_s = Projection(kept["mean"], kept["matrix"]), float(kept["build_s"])
+            rows = np.load(path.with_suffix(".npy"), mmap_mode="r")
+            if rows.shape == (len(self.descriptors), self.settings.pca_dim) and rows.dtype == self.settings.dtype:
+                self.projection, self.rows, self.build_s = projection, rows, build_s
+                return True
+        return False
 
     def _set_index(self, folder: Path | None) -> None:
         settings = self.settings
@@ -143,7 +153,10 @@ class SearchableGallery:
         del described["nprobe"]
         path = None if folder is None else folder / f"{_key('index', *described.values())}.faiss"
         kept = None if path is None else _open_index(path, self.rows.shape)
-        if kept is None:
+        if kept is not None:
+            self.index, build_s, size = kept
+            LOGGER.info("index %s is taken from %s", settings.index, path)
+        else:
             start = time.perf_counter()
             self.index = build_index(self.rows, settings.index, settings.seed)
             build_s = time.perf_counter() - start
@@ -153,10 +166,6 @@ class SearchableGallery:
                 size = _save_index(self.index, path, {**described, "build_s": build_s})
                 self.index = _read_mapped(path, settings.index)
                 LOGGER.info("index %s is kept in %s (%.1f MB)", settings.index, path, size / 1e6)
-        else:
-            self.index, about = kept
-            build_s, size = about["build_s"], about["bytes"]
-            LOGGER.info("index %s is taken from %s", settings.index, path)
         self.build_s += build_s
         self.bytes_per_image = size / len(self.rows)
         lists = faiss.try_extract_index_ivf(self.index)
@@ -165,12 +174,12 @@ class SearchableGallery:
 
 
 def build_index(rows: np.ndarray, factory: str, seed: int = 0) -> faiss.Index:
-    """Train an index on a sample of descriptors (G, d) and put them all in, block by block.
+    """Train an index on a sample of descriptors (G, d) and add them all, block by block.
 
-    The same descriptors, string, seed and number of threads give the same index; a graph is built by one thread,
-    because with several it would depend on which of them comes first.
+    The same descriptors, string, seed and number of threads give the same index. One thread builds a graph: with several, it
+    would depend on which comes first.
     """
-    with faiss_errors(f"--index {factory}"), _threads(1 if "HNSW" in factory else None):
+    with faiss_errors(f"--index {factory}"), threadpool_limits(1 if "HNSW" in factory else None, "openmp"):
         index = faiss.index_factory(rows.shape[1], factory)
         lists = faiss.try_extract_index_ivf(index)
         wanted = max(TRAINING_ROWS, TRAINING_ROWS_PER_LIST * (lists.nlist if lists is not None else 0))
@@ -192,10 +201,13 @@ def build_index(rows: np.ndarray, factory: str, seed: int = 0) -> faiss.Index:
 
 
 def _seed_training(index: faiss.Index, seed: int) -> list[faiss.OPQMatrix]:
-    """Seed every clustering, and let small galleries pass without a line per clustering; returns the OPQ transforms, whose
-    quantizer is to be taken away again after training."""
-    rotated = []
-    inner = index
+    """Seed every clustering, and silence its warning about small galleries.
+
+    Returns
+    -------
+    The OPQ transforms; their quantizers must be removed after training.
+    """
+    rotated, inner = [], index
     if isinstance(index, faiss.IndexPreTransform):
         for i in range(index.chain.size()):
             transform = faiss.downcast_VectorTransform(index.chain.at(i))
@@ -207,9 +219,7 @@ def _seed_training(index: faiss.Index, seed: int) -> list[faiss.OPQMatrix]:
     if isinstance(inner, faiss.IndexHNSW):
         inner = faiss.downcast_index(inner.storage)
     if hasattr(inner, "do_polysemous_training"):
-        inner.do_polysemous_training = (
-            False  # an order of centroids that takes minutes and serves a filter not used here
-        )
+        inner.do_polysemous_training = False  # takes minutes, and serves a filter that is not used here
     for part in (inner, *rotated):
         for clustering in (getattr(part, "cp", None), getattr(getattr(part, "pq", None), "cp", None)):
             if clustering is not None:
@@ -217,8 +227,8 @@ def _seed_training(index: faiss.Index, seed: int) -> list[faiss.OPQMatrix]:
     return rotated
 
 
-def _open_index(path: Path, shape: tuple[int, int]) -> tuple[faiss.Index, dict] | None:
-    """A kept index and what is known about it, or None where there is none or it is damaged."""
+def _open_index(path: Path, shape: tuple[int, int]) -> tuple[faiss.Index, float, int] | None:
+    """A kept index, the seconds that it took, and its bytes; None where it is absent or damaged."""
     try:
         about = json.loads(path.with_suffix(".json").read_text())
         if path.stat().st_size != about["bytes"]:
@@ -226,52 +236,34 @@ def _open_index(path: Path, shape: tuple[int, int]) -> tuple[faiss.Index, dict] 
         index = _read_mapped(path, about["index"])
         if (index.ntotal, index.d) != shape:
             raise ValueError(f"holds {index.ntotal} descriptors")
+        return index, about["build_s"], about["bytes"]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         LOGGER.warning("%s: cannot be used (%s); building anew", path, " ".join(str(error).split()))
         return None
-    return index, about
 
 
 def _read_mapped(path: Path, factory: str) -> faiss.Index:
-    """Memory-mapped: lists by every faiss, graphs and flat codes by those that can (1.11 on), else read."""
+    """Memory-mapped where this faiss can: lists always, graphs and flat codes from 1.11 on."""
     flags = faiss.IO_FLAG_MMAP if "IVF" in factory else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
     return faiss.read_index(str(path), flags)
 
 
 def _save_index(index: faiss.Index, path: Path, about: dict) -> int:
     """Write an index and what is known about it; returns its bytes."""
-    with _replacing(path) as temporary:
-        faiss.write_index(index, str(temporary))
-        size = temporary.stat().st_size
-        path.with_suffix(".json").write_text(json.dumps({**about, "faiss": faiss.__version__, "bytes": size}) + "\n")
+
+    def write(part: Path) -> None:
+        try:
+            faiss.write_index(index, str(part))
+        except RuntimeError as error:  # what faiss raises where the disk is full
+            raise OSError(errno.EIO, f"{' '.join(str(error).split())}; make room") from error
+
+    write_whole(path, write)
+    size = path.stat().st_size
+    write_text(path.with_suffix(".json"), json.dumps({**about, "faiss": faiss.__version__, "bytes": size}) + "\n")
     return size
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which takes its place when all went well."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # faiss tells of a full disk by a RuntimeError
-        raise OSError(f"{path}: cannot write ({' '.join(str(error).split())}); make room") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _key(kind: str, *values) -> str:
     return f"{kind}-{hashlib.sha256(json.dumps([FORMAT, *values]).encode()).hexdigest()[:16]}"
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Threads of faiss within; None leaves them as they are."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

@@ -1,6 +1,7 @@
 """Where were these photos taken? Each is looked up in a gallery of images whose positions are known."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Localisation:
 
 
 def photo_paths(path: str | Path) -> list[str]:
-    """A photo, or all images below a folder; FileNotFoundError or ValueError where there is none."""
+    """A photo, or all images below a folder; FileNotFoundError or ValueError if there are none."""
     path = Path(path)
     if path.is_dir():
         listing = list_folder(path)
@@ -71,7 +72,7 @@ def photo_paths(path: str | Path) -> list[str]:
 
 
 def usable_photos(photos: Sequence[str], min_side: int) -> tuple[list[str], dict[str, str]]:
-    """The photos that can be looked up, and for each other one what is wrong, which is logged; ValueError where none can.
+    """The photos that can be looked up, and what is wrong with each other one, which is logged; ValueError if none can.
 
     Parameters
     ----------
@@ -94,7 +95,10 @@ def usable_gallery(
     screening: Screening,
     min_side: int,
 ) -> tuple[ImageSet, Zone | None]:
-    """`datasets.positions.find.located_images`; on request without the images that cannot be used or have no position."""
+    """A gallery and its zone, on request without the images that cannot be used or have no position.
+
+    Arguments as of `datasets.positions.find.located_images`; `screening` says whether images may be left out.
+    """
     if not screening.skip:
         return located_images(folder, csv_file, zone, allow_missing_rows)
     listing = list_folder(folder)
@@ -133,12 +137,12 @@ def localize(
 
     Parameters
     ----------
-    checkpoint : the file of the model's weights; it says where the store is by default, the weights which part of it.
+    checkpoint : the file of the model's weights; by default the store lies beside it.
     gallery : with a position for every image, see `datasets.positions.find.located_images`.
     scale : factor by which gallery images and photos are resized.
     top : matches per photo (fewer where the gallery is smaller).
     store : folder in which the gallery's descriptors are kept; default see `utils.retrieval.store.default_folder`.
-    zone : UTM zone of the gallery's positions, where it is known: positions are then told in degrees too.
+    zone : UTM zone of the gallery's positions, if known: positions are then given in degrees too.
     retrieval : how the gallery is searched.
 
     Raises
@@ -151,7 +155,7 @@ def localize(
         raise ValueError("no photos to look up")
     require_positions(gallery.paths, gallery.positions)
     check_settings(retrieval, model.descriptor_dim, gallery.folder, len(gallery))
-    # first, so that a damaged photo is known before hours of embedding a gallery
+    # photos first: a damaged one ends this before hours of embedding a gallery
     looked_up = embed_images(model, photos, scale, bounded_batches(options, photos, scale), "photos")
     folder = default_folder(checkpoint) if store is None else store
     known = stored_descriptors(model, weights_digest(model), gallery.paths, scale, options, folder, retrieval.dtype)
@@ -175,33 +179,25 @@ def spread(positions: np.ndarray) -> float:
     return float(np.linalg.norm(positions[:, None] - positions[None], axis=-1).max())
 
 
-def format_localisations(localisations: Sequence[Localisation], gallery: ImageSet | None = None) -> str:
-    """A table per photo: matches, nearest descriptor first, and whether the first five agree, if that can be said.
+def format_localisations(localisations: Sequence[Localisation], gallery: ImageSet) -> str:
+    """A table per photo: matches, nearest descriptor first, with paths relative to the gallery's folder.
 
-    Parameters
-    ----------
-    gallery : if given, paths are shown relative to its folder, and the spread of the first five only if five of its images
-        lie at the place found: a gallery with one image of each place has no five that could agree.
+    The spread of the first five is given only if five gallery images lie at the place found: a gallery with one image of
+    each place has no five that could agree.
     """
     blocks = []
     for found in localisations:
-        rows = [
-            [
-                f"{rank} {_shown_path(m.path, gallery)}",
-                f"{m.east:.2f}",
-                f"{m.north:.2f}",
-                f"{m.descriptor_distance:.4f}",
-            ]
-            for rank, m in enumerate(found.matches, 1)
-        ]
+        rows = [["match", "east m", "north m", "descriptor distance"]]
+        for rank, m in enumerate(found.matches, 1):
+            path = printable(os.path.relpath(m.path, gallery.folder))
+            rows.append([f"{rank} {path}", f"{m.east:.2f}", f"{m.north:.2f}", f"{m.descriptor_distance:.4f}"])
         best = found.matches[0]
         title = f"{printable(found.photo)}: at {best.east:.2f} east, {best.north:.2f} north"
         if best.latitude is not None:
             title += f" (latitude {best.latitude:.6f}, longitude {best.longitude:.6f})"
-        if found.spread_m is not None and (gallery is None or could_agree(best, gallery)):
+        if found.spread_m is not None and could_agree(best, gallery):
             title += f"; the first {SPREAD_AT} matches lie within {found.spread_m:.1f} m of each other"
-        table = align([["match", "east m", "north m", "descriptor distance"], *rows])
-        blocks.append("\n".join([title, *(f"  {line}" for line in table)]))
+        blocks.append("\n".join([title, *(f"  {line}" for line in align(rows))]))
     return "\n\n".join(blocks)
 
 
@@ -209,11 +205,6 @@ def could_agree(best: Match, gallery: ImageSet) -> bool:
     """Whether as many gallery images as the spread compares lie within 25 m of a match: only then can they agree."""
     distances = np.linalg.norm(gallery.positions - (best.east, best.north), axis=1)
     return int((distances <= SAME_PLACE_M).sum()) >= SPREAD_AT
-
-
-def _shown_path(path: str, gallery: ImageSet | None) -> str:
-    inside = gallery is not None and Path(path).is_relative_to(gallery.folder)
-    return printable(Path(path).relative_to(gallery.folder) if inside else path)
 
 
 def to_json(localisations: Sequence[Localisation], faults: Mapping[str, str] | None = None) -> str:

@@ -12,7 +12,7 @@ SAMPLE = 20_000
 """Descriptors that a projection is fitted to, at most: 0.5 GB of float64 at 3072 numbers each."""
 ROWS_AT_ONCE = 8192
 NO_VARIANCE = 1e-7
-"""Share of the first component's variance at which float32 descriptors say nothing more."""
+"""Share of the first component's variance below which float32 descriptors hold only rounding."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Projection:
 
 
 def sample_rows(descriptors: np.ndarray, count: int, seed: int, purpose: str) -> np.ndarray:
-    """`count` rows drawn at random, in their order (all, where there are fewer), float32."""
+    """`count` random rows in their order (all, if there are fewer), float32."""
     if count >= len(descriptors):
         return as_float32(descriptors)
     rows = generator(seed, purpose).choice(len(descriptors), count, replace=False)
@@ -54,7 +54,7 @@ def fit_projection(descriptors: np.ndarray, dim: int, whiten: bool = False, seed
     sample = sample_rows(descriptors, max(SAMPLE, dim), seed, "pca").astype(np.float64)
     if whiten and not (sample != sample[0]).any():
         raise ValueError("--pca_whiten: the gallery's descriptors are all the same")
-    # the covariance is the small problem where there are more rows than columns, else the rows are
+    # of the two problems, the smaller one: columns by columns, or rows by rows
     pca = PCA(dim, svd_solver="covariance_eigh" if len(sample) > columns else "full").fit(sample)
     variance = pca.explained_variance_
     matrix = pca.components_.T

@@ -12,10 +12,7 @@ FLAT = "Flat"
 ADVISED_PER_CENTROID = 39
 """Images per list below which faiss warns."""
 OPQ_BITS = 8
-PQ_BITS = range(4, 13)
-"""Bits per part of a product quantizer; faiss computes with eight centroids at a time."""
-LINKS = range(4, 257)
-SUPPORTED = "Flat, HNSW32, IVF4096,Flat, IVF4096,SQ8, OPQ64_256,IVF4096,PQ64 and the like"
+SUPPORTED = "Flat, HNSW32, IVF4096,Flat, IVF4096,SQ8, OPQ64_256,IVF4096,PQ64 and similar"
 _FACTORY = re.compile(
     r"(?:OPQ(?P<opq>\d{1,9})(?:_(?P<opq_dim>\d{1,9}))?,)?"
     r"(?:IVF(?P<lists>\d{1,9})(?:_HNSW(?P<coarse_links>\d{1,9}))?,(?=[FSP])|HNSW(?P<links>\d{1,9})(?:,(?=[FSP])|$))?"
@@ -53,7 +50,7 @@ def default_nprobe(lists: int) -> int:
 
 
 def check_settings(settings: RetrievalSettings, dim: int, gallery: str, images: int) -> None:
-    """What would fail after hours of embedding fails now.
+    """What would fail after hours of embedding, or end the process, fails now; faiss refuses the rest itself.
 
     Parameters
     ----------
@@ -64,85 +61,46 @@ def check_settings(settings: RetrievalSettings, dim: int, gallery: str, images: 
     ------
     ValueError : the flags do not go together, or not with this gallery; the flag and what is possible are named.
     """
-    shown = f"--index {settings.index}"
+    shown, has = f"--index {settings.index}", f"the gallery {gallery} has {images} images"
     found = _FACTORY.fullmatch(settings.index)
     if not settings.index or not found:
         raise ValueError(f"{shown}: no index that is known here; give {SUPPORTED}")
     part = {name: int(value) for name, value in found.groupdict().items() if value}
     if settings.pca_whiten and settings.pca_dim is None:
         raise ValueError("--pca_whiten: give --pca_dim N too")
-    if settings.pca_dim is not None:
-        if settings.pca_dim > dim:
-            raise ValueError(f"--pca_dim {settings.pca_dim}: descriptors have {dim} numbers; give at most {dim}")
-        if settings.pca_dim > images:
-            raise ValueError(
-                f"--pca_dim {settings.pca_dim}: the gallery {gallery} has {images} images; give at most {images}"
-            )
-        dim = settings.pca_dim
-    _check_nprobe(settings, part)
-    if part.get("lists", 1) < 1 or part.get("lists", 1) > images:
+    if (settings.pca_dim or 0) > min(dim, images):
         raise ValueError(
-            f"{shown}: the gallery {gallery} has {images} images, so 1 to {images} lists are possible, "
-            f"for example IVF{max(1, images // ADVISED_PER_CENTROID)}"
+            f"--pca_dim {settings.pca_dim}: descriptors have {dim} numbers and {has}; give at most {min(dim, images)}"
         )
-    for name in ("links", "coarse_links"):
-        if part.get(name, LINKS[0]) not in LINKS:
-            raise ValueError(f"{shown}: HNSW takes {LINKS[0]} to {LINKS[-1]} links per image, for example HNSW32")
-    dim = _check_opq(shown, part, dim, gallery, images)
-    _check_pq(shown, part, gallery, images)
+    dim = settings.pca_dim or dim
+    if settings.nprobe is not None and settings.nprobe > part.get("lists", 0):
+        lists = part.get("lists", "no")
+        raise ValueError(f"--nprobe {settings.nprobe}: {shown} has {lists} lists; give no more, or leave it out")
+    limits = {  # faiss takes other numbers without a word, and fails at them later
+        "lists": (1, images, f"lists are possible: {has}, so IVF{max(1, images // ADVISED_PER_CENTROID)} fits"),
+        "links": (4, 256, "links per image are possible, for example HNSW32"),
+        "coarse_links": (4, 256, "links per list are possible, for example IVF4096_HNSW32"),
+        "bits": (4, 12, "bits per part of PQ are possible"),
+        "opq_dim": (1, dim, f"of a descriptor's {dim} numbers can be left by OPQ"),
+    }
+    for name, (least, most, possible) in limits.items():
+        if not least <= part.get(name, least) <= most:
+            raise ValueError(f"{shown}: {least} to {most} {possible}")
+    rotated = part.get("opq_dim", dim)
+    if "opq" in part and (part["opq"] < 1 or rotated % part["opq"]):
+        raise ValueError(
+            f"{shown}: OPQ{part['opq']} does not divide {rotated} numbers; give a divisor, or another --pca_dim"
+        )
+    bits = [part.get("bits", 8)] * ("parts" in part) + [OPQ_BITS] * ("opq" in part)
+    if bits and 2 ** max(bits) > images:
+        fewer = f"PQ{part['parts']}x{images.bit_length() - 1} or " if "opq" not in part and images >= 2**4 else ""
+        raise ValueError(
+            f"{shown}: its training takes {2 ** max(bits)} images or more and {has}; give {fewer}an index without PQ and OPQ"
+        )
     import faiss  # not at the top: `--help` reads the flags above
 
     with faiss_errors(shown):
-        faiss.index_factory(dim, settings.index.split(",", 1)[1] if "opq" in part else settings.index)
-
-
-def _check_nprobe(settings: RetrievalSettings, part: dict[str, int]) -> None:
-    if settings.nprobe is None:
-        return
-    if "lists" not in part:
-        raise ValueError(
-            f"--nprobe {settings.nprobe}: --index {settings.index} has no lists; leave it out, or give an IVF index"
-        )
-    if not 1 <= settings.nprobe <= part["lists"]:
-        raise ValueError(
-            f"--nprobe {settings.nprobe}: --index {settings.index} has {part['lists']} lists; give 1 to {part['lists']}"
-        )
-
-
-def _check_opq(shown: str, part: dict[str, int], dim: int, gallery: str, images: int) -> int:
-    """The numbers per descriptor that OPQ leaves."""
-    if "opq" not in part:
-        return dim
-    rotated = part.get("opq_dim", dim)
-    if not 1 <= rotated <= dim:
-        raise ValueError(f"{shown}: descriptors have {dim} numbers; OPQ leaves 1 to {dim} of them")
-    if part["opq"] < 1 or rotated % part["opq"]:
-        raise ValueError(
-            f"{shown}: OPQ{part['opq']} does not divide {rotated} numbers; give a divisor of it, or another --pca_dim"
-        )
-    if images < 2**OPQ_BITS:
-        raise ValueError(
-            f"{shown}: OPQ is trained on {2**OPQ_BITS} images or more, the gallery {gallery} has {images}; leave OPQ out"
-        )
-    return rotated
-
-
-def _check_pq(shown: str, part: dict[str, int], gallery: str, images: int) -> None:
-    if "parts" not in part:
-        return
-    bits = part.get("bits", 8)
-    if bits not in PQ_BITS:
-        raise ValueError(
-            f"{shown}: PQ takes {PQ_BITS[0]} to {PQ_BITS[-1]} bits per part, for example PQ{part['parts']}x8"
-        )
-    if 2**bits > images:
-        possible = images.bit_length() - 1
-        remedy = "give --index Flat"
-        if possible in PQ_BITS:
-            remedy = f"{2**possible} are possible: PQ{part['parts']}x{possible}"
-        raise ValueError(
-            f"{shown}: {2**bits} centroids are too many for the gallery {gallery} of {images} images; {remedy}"
-        )
+        faiss.index_factory(rotated, settings.index.split(",", 1)[1] if "opq" in part else settings.index)
 
 
 @contextmanager

@@ -6,9 +6,8 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datasets.files import locked, write_text
+from datasets.jobs import run_jobs
 from datasets.reading.transforms import image_size, scaled_size
 from models.segvpr import SegVPR
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
@@ -25,8 +26,8 @@ from utils.system.logs import LOGGER
 FORMAT = "descriptors-2"
 """Part of every key: raise the number where the way from an image to its descriptor changes."""
 SHARD, SHARD_SECONDS = 512, 60.0
-"""Images per process between two moments at which an interrupted run can go on, doubled while they take less than half of
-these seconds: to start reading takes a moment of its own."""
+"""Images per process between two points at which an interrupted run can resume; doubled while they take less than half of
+these seconds, since starting to read takes time too."""
 PIXELS_PER_BATCH = 32_000_000
 """Bound on an embedding batch, so that photos of many megapixels fit in memory."""
 BESIDE_CHECKPOINT, ELSEWHERE = "descriptors_store", Path("data/descriptors")
@@ -35,10 +36,10 @@ PARTIAL, FINISHED_ROWS = "descriptors.npy.partial", "finished_rows"
 
 
 def weights_digest(model: SegVPR) -> str:
-    """Digest of all in a network that its descriptors depend on: part of its configuration, and of its weights.
+    """Digest of what descriptors depend on: part of a network's configuration and of its weights.
 
-    Taken of what was loaded: the file may change afterwards (a run that goes on replaces it). Head and discriminator do not
-    count: a small checkpoint has no discriminator, and the network then has a random one.
+    It is taken of the loaded network, since a run may replace the file. Head and discriminator do not count: a small
+    checkpoint has no discriminator, and the network then has a random one.
     """
     digest = hashlib.sha256(json.dumps(model.embedding_config(), sort_keys=True).encode())
     for name, value in model.embedding_state().items():
@@ -58,19 +59,8 @@ def default_folder(checkpoint: Path) -> Path:
     raise OSError(f"cannot keep descriptors in {folders[0]}, nor in {folders[1]}; run where you may write")
 
 
-def store_key(
-    checkpoint_digest: str,
-    images: Sequence[str],
-    config: dict,
-    scale: float,
-    options: EmbeddingOptions,
-    dtype: str = "float32",
-) -> str:
+def _key(about: dict, images: Sequence[str]) -> str:
     """Name of a store: a digest of all that the descriptors follow from, images by path, size and time of change."""
-    return _digest_with_files(_about(checkpoint_digest, images, config, scale, options, dtype), images)
-
-
-def _digest_with_files(about: dict, images: Sequence[str]) -> str:
     digest = hashlib.sha256(json.dumps(about).encode())
     for path in images:
         status = os.stat(path)
@@ -88,12 +78,12 @@ def stored_descriptors(
     dtype: str = "float32",
     description: str = "gallery",
 ) -> np.ndarray:
-    """Descriptors of images, from the store below `folder` where they are in it, else embedded into it.
+    """Descriptors of images, taken from the store below `folder`; they are embedded into it first where it lacks them.
 
     Parameters
     ----------
-    checkpoint_digest : says which weights the model has, see `weights_digest`.
-    folder : of all stores; this one is `folder/<key>`, see `store_key`. Two processes may share it: one waits.
+    checkpoint_digest : of the model's weights, see `weights_digest`.
+    folder : of all stores; this one is `folder/<key>`. Two processes may share it: one waits.
     dtype : in which they are kept, `float32` or `float16`.
 
     Returns
@@ -116,12 +106,12 @@ def stored_descriptors(
     def usable() -> bool:
         return from_first(lambda: kept() is not None)
 
-    store = from_first(lambda: Path(folder) / _digest_with_files(about, images))
+    store = from_first(lambda: Path(folder) / _key(about, images))
     if usable():
         LOGGER.info("descriptors of %d images are taken from %s", len(images), store)
     else:
         from_first(lambda: _make_folder(store, about))
-        with locked(store) if is_first() else nullcontext():
+        with locked(store / LOCK) if is_first() else nullcontext():
             if not usable():  # another run may have made it meanwhile
                 _embed_into(store, model, images, scale, options, np.dtype(dtype), description)
         LOGGER.info("descriptors of %d images are kept in %s", len(images), store)
@@ -129,27 +119,26 @@ def stored_descriptors(
         return np.empty((0, shape[1]), dtype)
     descriptors = kept()
     if descriptors is None:
-        raise OSError(f"{store / DESCRIPTORS}: was written, but cannot be read back; look at the disk")
+        raise OSError(f"{store / DESCRIPTORS}: was written, but cannot be read back; check the disk")
     return descriptors
 
 
 def _make_folder(store: Path, about: dict) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
-        (store / ABOUT).write_text(json.dumps(about) + "\n")
+        write_text(store / ABOUT, json.dumps(about) + "\n")
     except OSError as error:
         raise OSError(f"{store}: cannot keep descriptors here ({error.strerror}); give --store DIR") from error
 
 
 def folder_of(descriptors: np.ndarray) -> Path | None:
-    """The store that descriptors were taken from, for whatever is derived from them alone; None for those in memory."""
+    """The store that descriptors were taken from; what is derived from them is kept there too. None for those in memory."""
     return Path(descriptors.filename).parent if isinstance(descriptors, np.memmap) else None
 
 
 def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: float) -> EmbeddingOptions:
-    """The options with so few images per batch that the largest of `paths` fit in memory."""
-    with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(image_size, paths))
+    """The options with few enough images per batch that the largest of `paths` fit in memory."""
+    sizes = run_jobs(image_size, paths, 8, processes=False)
     pixels = max(np.prod(scaled_size(height, width, scale)) for width, height in sizes)
     return replace(options, batch_size=max(1, min(options.batch_size, int(PIXELS_PER_BATCH // pixels))))
 
@@ -157,7 +146,7 @@ def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: floa
 def _about(
     digest: str, images: Sequence[str], config: dict, scale: float, options: EmbeddingOptions, dtype: str
 ) -> dict:
-    """What a store holds, for its key and for whoever wonders whether it may be deleted."""
+    """What a store holds: for its key, and for a reader of `about.json`."""
     return {
         "format": FORMAT,
         "checkpoint": digest,
@@ -201,7 +190,7 @@ def _embed_into(
     unfinished = store / PARTIAL
     done = from_first(lambda: _finished_rows(store, header, row_bytes, len(images)))
     if done:
-        LOGGER.info("%s: going on after %d of %d images", store, done, len(images))
+        LOGGER.info("%s: resuming after %d of %d images", store, done, len(images))
     if is_first():
         with open(unfinished, "r+b" if done else "wb") as file:
             if not done:
@@ -217,34 +206,30 @@ def _embed_into(
         done += len(shard)
         if is_first():
             with open(unfinished, "ab") as file:
-                _append(file, unfinished, descriptors.astype(dtype.newbyteorder("<"), copy=False).tobytes())
-            _note_rows(store, done)
-        size *= 2 if from_first(partial(_seconds_since, began)) < SHARD_SECONDS / 2 else 1
+                _append(file, unfinished, descriptors.tobytes())
+            write_text(store / FINISHED_ROWS, f"{done}\n")  # only after the rows are on the disk
+        seconds = from_first(lambda began=began: time.monotonic() - began)
+        size *= 2 if seconds < SHARD_SECONDS / 2 else 1
     if is_first():
         os.replace(unfinished, store / DESCRIPTORS)
         (store / FINISHED_ROWS).unlink(missing_ok=True)
 
 
-def _seconds_since(moment: float) -> float:
-    return time.monotonic() - moment
-
-
 def _header(rows: int, columns: int, dtype: np.dtype) -> bytes:
     """The beginning of an .npy file of shape (rows, columns)."""
     header = io.BytesIO()
-    description = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": (rows, columns)}
+    description = {"descr": dtype.str, "fortran_order": False, "shape": (rows, columns)}
     np.lib.format.write_array_header_1_0(header, description)
     return header.getvalue()
 
 
 def _finished_rows(store: Path, header: bytes, row_bytes: int, rows: int) -> int:
-    """Rows that an interrupted run left for certain on the disk; 0 where anything about them is odd."""
+    """Rows that an interrupted run left on the disk; 0 where they cannot be trusted."""
     try:
         done = int((store / FINISHED_ROWS).read_text())
         with open(store / PARTIAL, "rb") as file:
-            whole = (
-                file.read(len(header)) == header and os.fstat(file.fileno()).st_size >= len(header) + done * row_bytes
-            )
+            whole = file.read(len(header)) == header
+            whole &= os.fstat(file.fileno()).st_size >= len(header) + done * row_bytes
     except (OSError, ValueError):
         return 0
     return done if whole and 0 < done <= rows else 0
@@ -257,25 +242,5 @@ def _append(file: io.BufferedWriter, path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     except OSError as error:
         raise OSError(
-            f"{path}: cannot write ({error.strerror}); make room, the same command goes on from here"
+            f"{path}: cannot write ({error.strerror}); make room, then start the same command again: it resumes here"
         ) from error
-
-
-def _note_rows(store: Path, rows: int) -> None:
-    """Count rows only after they are on the disk, and in one step."""
-    temporary = store / f"{FINISHED_ROWS}.tmp"
-    temporary.write_text(f"{rows}\n")
-    os.replace(temporary, store / FINISHED_ROWS)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process fills this store; a store that may only be read needs no waiting. Ends with the process,
-    however it ends."""
-    with ExitStack() as held:
-        with suppress(ImportError, OSError):  # not a POSIX system, a file system without locks, or not ours to write
-            import fcntl
-
-            file = held.enter_context(open(folder / LOCK, "a"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

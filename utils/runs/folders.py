@@ -1,32 +1,27 @@
-"""Run folders: `runs/<exp_name>/<timestamp>/`, one process at a time, and what may change when a run goes on."""
+"""Run folders: `runs/<exp_name>/<timestamp>/`, one process at a time, and what may change on resume."""
 
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from difflib import SequenceMatcher
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from datasets import files
+from utils.options.parsers import may_change
 from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint
 from utils.system.logs import LOGGER
 
 LAST, PREVIOUS, BEST, START = "last.pth", "previous.pth", "best.pth", "start.pth"
-"""Checkpoints of a run: now, the one before, the best, and the weights that training started from."""
+"""Checkpoints of a run: the last, the one before, the best, and the weights that training started from."""
 RESULTS, REPORT = "results.json", "report.html"
-WRITTEN_AT_START = ("log.txt", "run.lock", START, f"{LAST}.tmp", "events.out.tfevents")
-"""How the names of files begin that say nothing yet about a run."""
+LOCK = "run.lock"
+WRITTEN_AT_START = ("log.txt", LOCK, START, f"{LAST}.tmp", f".{LAST}", f".{START}", "events.out.tfevents")
+"""Beginnings of the names of files that a start writes, and that are no results."""
 NAMES_SHOWN = 10
-
-MAY_CHANGE = {
-    *("resume", "exp_name", "device", "num_workers", "n_epochs", "patience", "save_every_min", "pretrain"),
-    *("no_report", "compile", "deterministic", "decode"),  # like the device, the machine's matter
-    "sync_bn",  # another number of processes may go on, and one process knows no synchronised BN
-    *("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets"),
-}
-"""Arguments that may differ when a run goes on; of the data sets, only where they lie."""
 
 
 def check_exp_name(exp_name: str) -> None:
@@ -40,7 +35,7 @@ def check_exp_name(exp_name: str) -> None:
 
 @contextmanager
 def fresh_folder(folder: Path, exist_ok: bool = False) -> Iterator[Path]:
-    """Make a folder and its parents; where what is within fails before it has results, remove again what was made."""
+    """Make a folder and its parents; after an error before there are results, remove what was made."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=exist_ok)
@@ -51,54 +46,50 @@ def fresh_folder(folder: Path, exist_ok: bool = False) -> Iterator[Path]:
 
 
 def _remove_unused(folders: Sequence[Path]) -> None:
-    """Remove folders, innermost first, down to the first that holds more than what a start writes."""
+    """Remove folders, innermost first, down to the first that holds more than a start writes."""
     with suppress(OSError):
-        for folder in folders:
-            files = list(folder.iterdir()) if folder.exists() else []
-            if any(file.is_dir() or not file.name.startswith(WRITTEN_AT_START) for file in files):
+        for folder in filter(Path.exists, folders):
+            found = list(folder.iterdir())
+            if any(file.is_dir() or not file.name.startswith(WRITTEN_AT_START) for file in found):
                 return
-            for file in files:
+            for file in found:
                 file.unlink()
-            if folder.exists():
-                folder.rmdir()
+            folder.rmdir()
 
 
 @contextmanager
 def new_run_folder(exp_name: str) -> Iterator[Path]:
-    """A `fresh_folder` `runs/<exp_name>/<timestamp>/`; a number is added where another run took the same second."""
+    """A `fresh_folder` `runs/<exp_name>/<timestamp>/`, with a number if another run started in the same second."""
     check_exp_name(exp_name)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     with ExitStack() as held:
-        for extra in ["", *(f"-{i}" for i in range(2, 100))]:
-            folder = Path("runs", exp_name, stamp + extra)
+        for number in count(1):
+            folder = Path("runs", exp_name, stamp if number == 1 else f"{stamp}-{number}")
             try:
                 held.enter_context(fresh_folder(folder))
                 break
             except OSError as error:
-                if folder.exists():
-                    continue
-                raise OSError(
-                    f"--exp_name {exp_name}: cannot make {folder} ({error.strerror}); run where you may write"
-                ) from error
-        else:
-            raise OSError(f"--exp_name {exp_name}: too many runs were started at {stamp}")
+                if not folder.exists():
+                    raise OSError(
+                        f"--exp_name {exp_name}: cannot make {folder} ({error.strerror}); run where you may write"
+                    ) from error
         yield folder
 
 
 def newest(folders: Iterable[Path]) -> Path | None:
-    """The run folder whose checkpoints were written last, whatever the folders are called; None without any."""
+    """The run folder whose checkpoints were written last, whatever its name; None if there are none."""
     return max(folders, key=_saved_at, default=None)
 
 
 def _saved_at(folder: Path) -> tuple:
-    """When a run's checkpoints were written; of two at one moment, the numbers in their names decide: `-10` follows `-2`."""
-    files = [folder / name for name in (LAST, PREVIOUS, BEST)]
-    times = [file.stat().st_mtime_ns for file in files if file.exists()]
+    """When a run's checkpoints were written; at equal times the numbers in the names decide: `-10` follows `-2`."""
+    checkpoints = [folder / name for name in (LAST, PREVIOUS, BEST)]
+    times = [file.stat().st_mtime_ns for file in checkpoints if file.exists()]
     return max(times, default=0), [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", folder.name)]
 
 
 def find_checkpoint(resume: str | None, exp_name: str) -> Path | None:
-    """The file that `--resume` means: a file, a run folder, or `auto`: the newest run of `exp_name` (None if there is none)."""
+    """The file that `--resume` names: a file, a run folder, or `auto`, the newest run of `exp_name` (None if it has none)."""
     if resume is None:
         return None
     if resume == "auto":
@@ -118,26 +109,25 @@ def find_checkpoint(resume: str | None, exp_name: str) -> Path | None:
 
 
 def nothing_found(exp_name: str) -> str:
-    """What to say where `--resume auto` finds no run; names that are like `exp_name` come first."""
+    """The message when `--resume auto` finds no run; names similar to `exp_name` come first."""
     runs = {path.parent.parent for name in (LAST, PREVIOUS) for path in Path("runs").glob(f"*/*/**/{name}")}
     names = sorted(path.relative_to("runs").as_posix() for path in runs)
     names.sort(key=lambda name: SequenceMatcher(None, name.lower(), exp_name.lower()).ratio(), reverse=True)
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     there = (
-        f"runs that exist: {', '.join(names[:NAMES_SHOWN])}{more}"
-        if names
-        else f"no run exists in {Path('runs').resolve()}"
+        f"runs that exist: {', '.join(names[:NAMES_SHOWN])}" if names else f"no run exists in {Path('runs').resolve()}"
     )
+    if len(names) > NAMES_SHOWN:
+        there += f" and {len(names) - NAMES_SHOWN} more"
     return f"--resume auto: found no run named {exp_name}, so this is a new one; {there}"
 
 
 def weights_of_run(folder: Path) -> Path:
-    """The best checkpoint of a run folder, or the last where there is none."""
+    """The best checkpoint of a run folder, or the last if it has no best."""
     return folder / BEST if (folder / BEST).is_file() else folder / LAST
 
 
 def load_newest(path: Path) -> Checkpoint:
-    """Read a checkpoint; a `last.pth` that is damaged or gone gives way to the `previous.pth` beside it, with a warning."""
+    """Read a checkpoint; if `last.pth` is damaged or missing, read the `previous.pth` beside it, with a warning."""
     try:
         return load_checkpoint(path)
     except (ValueError, OSError) as error:
@@ -149,16 +139,16 @@ def load_newest(path: Path) -> Checkpoint:
 
 
 def replace_damaged(used: Path, folder: Path) -> None:
-    """Put a `previous.pth` that was gone back to in the place of the `last.pth` of the same run.
+    """Rename a `previous.pth` that was read instead of the `last.pth` of this run to `last.pth`.
 
-    Else the next save would keep the damaged file and drop the whole one.
+    Otherwise the next save would keep the damaged file and drop the whole one.
     """
     if used.name == PREVIOUS and used.resolve().parent == folder.resolve():
         os.replace(used, folder / LAST)
 
 
 def own_folder(exp_name: str, checkpoint: Path | None) -> Path | None:
-    """The folder of the run that goes on there: one of `exp_name` whose `last.pth` is resumed; None where a new one is needed."""
+    """The folder in which a resumed run goes on: that of its `last.pth` if it is one of `exp_name`; None for a new folder."""
     if checkpoint is not None and checkpoint.name == LAST:
         folder = checkpoint.resolve().parent
         if folder.parent == Path("runs", exp_name).resolve():
@@ -167,14 +157,14 @@ def own_folder(exp_name: str, checkpoint: Path | None) -> Path | None:
 
 
 def bring_along(checkpoint: Path, folder: Path) -> None:
-    """Take along the best checkpoint so far and the first weights where a run goes on in another folder."""
+    """Copy the best checkpoint so far and the first weights, if a run goes on in another folder."""
     for file in (checkpoint.with_name(name) for name in (BEST, START)):
         if file.is_file() and file.resolve().parent != folder.resolve():
-            shutil.copyfile(file, folder / file.name)
+            files.copy_file(file, folder / file.name)
 
 
 def has_results(folder: Path, reported: bool) -> bool:
-    """Whether a run's results, and its report where one is wanted, are those of its last checkpoint."""
+    """Whether a run's results, and its report if wanted, are those of its last checkpoint."""
     wanted = [folder / name for name in ((RESULTS, REPORT) if reported else (RESULTS,))]
     last = folder / LAST
     return last.is_file() and all(
@@ -184,27 +174,19 @@ def has_results(folder: Path, reported: bool) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes off a run folder; ValueError where one is at work in it. Ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: nothing to lock with
-        yield
-        return
-    with open(folder / "run.lock", "a") as file:
+    """Keep other processes out of a run folder; ValueError if one trains in it. The lock ends with the process."""
+    with ExitStack() as held:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by loader workers, as flock would be
-        except OSError:
+            held.enter_context(files.locked(folder / LOCK, wait=False))
+        except BlockingIOError as error:
             raise ValueError(
                 f"{folder}: another process is training in this run folder; wait for it, or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+            ) from error
         yield
 
 
 def check_format(checkpoint: Checkpoint) -> None:
-    """ValueError where an older version wrote the state of this run: it would go on with other triplets."""
+    """ValueError if an older version wrote the state of this run: it would go on with other triplets."""
     if checkpoint.format != FORMAT:
         raise ValueError(
             f"--resume {checkpoint.path}: an older version of this program started this run, and drew other triplets, so "
@@ -214,7 +196,7 @@ def check_format(checkpoint: Checkpoint) -> None:
 
 
 def check_record(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Whether a run may go on with other arguments or data than it was started with.
+    """Check that a run goes on with the arguments and data that it was started with, as far as they matter.
 
     Parameters
     ----------
@@ -222,14 +204,14 @@ def check_record(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
     Raises
     ------
-    ValueError : something differs that would make it another run; all differences are listed. Others are logged.
+    ValueError : what differs would make it another run; all such differences are listed. Others are logged.
     """
     changed = dict(_differences(saved.get("arguments", {}), now["arguments"]))
-    refused = [f"--{name} was {a}, is {b}" for name, (a, b) in changed.items() if name not in MAY_CHANGE]
+    refused = [f"--{name} was {a}, is {b}" for name, (a, b) in changed.items() if name not in may_change()]
     refused += [f"the files of {part} differ" for part, _ in _differences(saved.get("data", {}), now["data"])]
     if refused:
         raise ValueError(
-            f"--resume: this would be another run: {'; '.join(refused)} (leave these as they were, or start anew)"
+            f"--resume: this would be another run: {'; '.join(refused)} (leave these as they were, or start a new run)"
         )
     for name, (a, b) in changed.items():
         if name != "resume":

@@ -1,9 +1,10 @@
-"""What each epoch gave, as a table on disk."""
+"""Losses and figures of each epoch: as a line on the console, and as a table on disk."""
 
 import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from datasets.files import write_whole
 from utils.evaluation.tables import printable
 
 RECALL, MIOU = "_recall@1", "miou"
@@ -11,7 +12,7 @@ SHORT_LOSSES = {"discriminator_source": "D(source)", "discriminator_target": "D(
 
 
 def epoch_line(losses: Mapping[str, float], figures: Mapping[str, float]) -> str:
-    """What the console says of an epoch: `loss triplet 0.332, semantic 2.27; R@1 val 21.9, rain 62.5; mIoU 35.8`.
+    """An epoch on the console: `loss triplet 0.332, semantic 2.27; R@1 val 21.9, rain 62.5; mIoU 35.8`.
 
     Parameters
     ----------
@@ -30,9 +31,11 @@ def epoch_line(losses: Mapping[str, float], figures: Mapping[str, float]) -> str
 def write_history(path: Path, history: list[dict]) -> None:
     """Write one row per epoch; columns are all keys, in the order in which they first appear."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(history)
-    temporary.replace(path)
+
+    def write(part: Path) -> None:
+        with open(part, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(history)
+
+    write_whole(path, write)

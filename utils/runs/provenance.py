@@ -41,7 +41,7 @@ def versions() -> dict[str, str | None]:
 
 
 def project_version() -> str | None:
-    """The version in `pyproject.toml`; None where the file is not there."""
+    """The version in `pyproject.toml`; None if the file is missing."""
     try:
         return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     except (OSError, KeyError, ValueError):
@@ -59,24 +59,21 @@ def _version(distributions: tuple[str, ...]) -> str | None:
 
 @cache
 def source_state(root: Path = ROOT) -> dict[str, Any]:
-    """The commit that `root` is at, and whether tracked files differ from it; both None where it is no git checkout.
+    """The commit of `root`, and whether tracked files differ from it; both None if `root` is no git checkout.
 
-    A copy of the source inside another repository has no commit of its own. Asked once per process: the code that runs
-    is the code of the start.
+    A copy of the source inside another repository has no commit of its own. The answer is kept: the code that runs is that of
+    the start.
     """
-    unknown = {"commit": None, "uncommitted_changes": None}
     top = _git(root, "rev-parse", "--show-toplevel")
-    if not top or Path(top).resolve() != root.resolve():
-        return unknown
     commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")
-    if not commit or changes is None:
-        return unknown
+    if not top or Path(top).resolve() != root.resolve() or not commit or changes is None:
+        return {"commit": None, "uncommitted_changes": None}
     return {"commit": commit, "uncommitted_changes": bool(changes)}
 
 
 def _git(root: Path, *words: str) -> str | None:
-    """What git says, or None where it fails or is not installed."""
-    # variables such as GIT_DIR would point it at another repository
+    """The output of git, or None if it fails or is not installed."""
+    # variables such as GIT_DIR would lead to another repository
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""How a command line ends: one line and a status, never a traceback for what the user can mend."""
+"""How a command ends: one line and a status, and no traceback for what the user can fix."""
 
 import errno
 import signal
@@ -15,13 +15,13 @@ RUN_FAILED, USER_ERROR = 1, 2
 COMPILERS = ("torch._dynamo", "torch._inductor")
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 GRACE_S = 2.0
-"""What all processes of a run find wrong, the first one says; torchrun then ends the others before they speak."""
+"""Processes other than the first wait so long before they report an error: if all find the same, torchrun ends them first."""
 
 
 def run_command(name: str, command: Callable[[], None]) -> int:
-    """Run a command; ValueError and OSError become one line on stderr and status 2, the traceback goes to the log file.
+    """Run a command; ValueError and OSError become one line on stderr and status 2. Their traceback goes to the log file.
 
-    A signal ends it with 128 + its number, whatever it is at; training saves the run first.
+    A signal ends the command at once with status 128 + its number; training saves the run first.
     """
     rank, processes = launched()
     try:
@@ -54,7 +54,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
 
 
 def _say(name: str, line: str, at_once: bool = False) -> None:
-    """Print the last line of a command on stderr; where several processes run, with the number of the one that speaks."""
+    """Print the last line of a command on stderr; of several processes, with the number of this one."""
     rank, processes = launched()
     if rank and not at_once:
         time.sleep(GRACE_S)
@@ -62,7 +62,7 @@ def _say(name: str, line: str, at_once: bool = False) -> None:
 
 
 def describe(error: RuntimeError) -> str | None:
-    """What to say of an error that a user can do something about; None for a fault of the program."""
+    """The message of an error that a user can act on; None for a fault of the program."""
     if isinstance(error, RunFailed):
         return str(error)
     if type(error).__module__.startswith(COMPILERS):

@@ -1,4 +1,4 @@
-"""Device, number format and memory layout: everything about the machine that the method does not see."""
+"""Device, number format and memory layout: what the method does not see of the machine."""
 
 import ctypes
 import os
@@ -46,7 +46,7 @@ class Compute:
         return torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """The model on the device, channels last: the layout that convolutions are fastest in; its parts compiled on request."""
+        """The model on the device, in channels-last layout, which is fastest for convolutions; its parts compiled on request."""
         model = model.to(self.device).to(memory_format=torch.channels_last)
         if self.compiled:
             for part in model.children():
@@ -54,8 +54,8 @@ class Compute:
         return model
 
     def embedder(self, model: SegVPR) -> SegVPR:
-        """What embeds many images: a copy of the model that can only `embed` and `attend`, BN folded and weights in `dtype`
-        once and for all; the model itself where it is compiled, since a copy would be compiled anew. In eval mode."""
+        """A copy of the model in eval mode for embedding many images: it can only `embed` and `attend`, BN is folded, and
+        weights are in `dtype`. A compiled model is returned itself, since a copy would be compiled anew."""
         if self.compiled:
             return model.eval()
         embedder = model.for_embedding()
@@ -65,7 +65,7 @@ class Compute:
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """`auto` (the first of cuda, mps, cpu that is there), or a device by name; ValueError where it is absent.
+    """`auto` (the first available of cuda, mps, cpu), or a device by name; ValueError if it is not available.
 
     Each of several processes has a GPU of its own.
     """
@@ -90,7 +90,7 @@ def _device_of_process(name: str, number: int) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return CPU
     processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", number + 1)), torch.cuda.device_count()
-    if processes > gpus:  # which all processes of the machine see alike
+    if processes > gpus:  # all processes of the machine find this
         raise ValueError(
             f"--device {name}: {gpus} CUDA devices for {processes} processes, and each needs its own; start torchrun with fewer "
             "(--nproc_per_node), or use --device cpu"
@@ -112,7 +112,7 @@ def resolve_compute(
     Parameters
     ----------
     compiled : see `Compute`.
-    deterministic : on a GPU, give up TF32, the choice of convolutions by speed, and kernels whose sums vary from run to run.
+    deterministic : on a GPU, no TF32, no choice of convolutions by speed, and no kernels whose sums vary from run to run.
     """
     where = resolve_device(device)
     set_up_process(deterministic)
@@ -124,7 +124,7 @@ def resolve_compute(
 
 
 def set_up_process(deterministic: bool = False) -> None:
-    """Speed settings of the whole process, or those that make a GPU repeat itself to the bit."""
+    """Settings of the whole process: for speed, or for a GPU that repeats to the bit."""
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.allow_tf32 = not deterministic
     if deterministic:
@@ -134,8 +134,8 @@ def set_up_process(deterministic: bool = False) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of freed tensors instead of handing it to the system and fetching it anew, page by
-    page, at every step (glibc alone; elsewhere nothing happens)."""
+    """Let glibc keep the memory of freed tensors: otherwise each step returns it to the system and fetches it again, page by
+    page. Nothing happens with other C libraries."""
     if platform.libc_ver()[0] != "glibc":
         return
     trim_threshold, mmap_max = -1, -4  # names of malloc.h

@@ -1,7 +1,7 @@
-"""Several processes at one run, started by `torchrun`: who reads what, and how their results come together.
+"""Several processes that share a run, started by `torchrun`: which part each one does, and how results are joined.
 
-Without torchrun there is one process, and everything here is the identity. torch.distributed's process group is one per
-program by nature; so is what this module keeps.
+Without torchrun there is one process, and everything here is the identity. torch.distributed has one process group per
+program, and so this module keeps its state in a global.
 """
 
 import os
@@ -25,9 +25,9 @@ from utils.system.launch import cores_per_process, launched
 T = TypeVar("T")
 
 SUMS_WITHIN = timedelta(minutes=30)
-"""How long a process may keep the others waiting in the middle of a step; one that dies is noticed at once."""
+"""How long the others wait for a process in a step; one that dies is noticed at once."""
 FIRST_WITHIN = timedelta(days=1)
-"""The same for what the first process does alone: it may list millions of images."""
+"""How long they wait for what the first process does alone: it may list millions of images."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def is_first() -> bool:
 
 @contextmanager
 def started(device: torch.device) -> Iterator[None]:
-    """Within it, the processes that torchrun launched work together; nothing happens where there is only one.
+    """Within it, the processes that torchrun launched work together; nothing happens if there is only one.
 
     Parameters
     ----------
@@ -79,15 +79,15 @@ def started(device: torch.device) -> Iterator[None]:
         control = dist.new_group(backend="gloo", timeout=FIRST_WITHIN)
     _processes = _Processes(launched_rank, world, threads_alone, control)
     yield
-    # after an error the group is left to the end of the process: to take it down could wait for a peer that is gone
+    # not after an error: the group ends with the process, since destroying it could wait for a dead peer
     _processes = _Processes()
     dist.destroy_process_group()
 
 
 def _share_threads() -> int:
-    """Give each process its part of the machine's cores; returns how many threads it may use while the others wait."""
+    """Give this process its part of the machine's cores; returns the threads that it may use while the others wait."""
     threads = int(os.environ.get("OMP_NUM_THREADS", 1))
-    if threads == 1:  # torchrun sets this where the user says nothing, and leaves cores idle
+    if threads == 1:  # torchrun's default, which leaves cores idle
         threads = cores_per_process()
     torch.set_num_threads(threads)
     return threads * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -95,23 +95,23 @@ def _share_threads() -> int:
 
 @contextmanager
 def _peers_named() -> Iterator[None]:
-    """Turn what torch raises where a peer is gone, or late, into one line."""
+    """Turn torch's error about a dead or late peer into one line."""
     try:
         yield
     except RuntimeError as error:
-        reason = re.sub(r"\[\S+:\d+\]", "", str(error)).strip().split(". ")[0]  # less the place in torch's sources
+        reason = re.sub(r"\[\S+:\d+\]", "", str(error)).strip().split(". ")[0]  # without the place in torch's sources
         raise PeerFailed(
             f"another process of this run failed or left, and may have said why ({' '.join(reason.split())[:200]})"
         ) from error
 
 
 def alone() -> AbstractContextManager:
-    """Within it, the first process uses the threads of those of its machine that wait for it."""
+    """Within it, the first process uses the threads of the processes that wait for it on its machine."""
     return nullcontext() if _processes.threads_alone is None else threadpool_limits(_processes.threads_alone)
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What `make` returns on the first process, on all. An error of `make` is raised there alone, and ends the others."""
+    """Call `make` on the first process and return its result on all. An error is raised there, and ends the others."""
     if _processes.world == 1:
         return make()
     box: list = [None]
@@ -124,7 +124,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def share(total: int, block: int = 1, rank: int | None = None) -> range:
-    """The consecutive part of `range(total)` that a process (default: this one) works on; it begins at a multiple of `block`."""
+    """The part of `range(total)` that a process (default: this one) works on; it begins at a multiple of `block`."""
     world, rank = _processes.world, _processes.rank if rank is None else rank
     blocks = -(-total // block)
     first, last = (min(total, blocks * r // world * block) for r in (rank, rank + 1))
@@ -138,7 +138,7 @@ def own_part(items: Sequence) -> Sequence:
 
 
 def gather_rows(rows: np.ndarray, total: int, block: int = 1) -> np.ndarray:
-    """Join what every process made of its `share(total, block)`.
+    """Join the rows that each process made of its `share(total, block)`.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def gather_rows(rows: np.ndarray, total: int, block: int = 1) -> np.ndarray:
 
 
 def _bytes(rows: np.ndarray) -> Tensor:
-    """The memory of a contiguous array as a tensor that gloo can carry, whatever its type."""
+    """The memory of a contiguous array of any type, as a tensor that gloo can send."""
     return torch.from_numpy(rows.reshape(-1).view(np.uint8))
 
 

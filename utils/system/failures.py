@@ -1,9 +1,9 @@
-"""Ends of a run that are nobody's bad input."""
+"""Failures of a run that no input caused."""
 
 
 class RunFailed(RuntimeError):
-    """The run cannot go on, and says why in one line; the command ends with status 1."""
+    """The run cannot go on; the message says why in one line, and the command ends with status 1."""
 
 
 class PeerFailed(RunFailed):
-    """Another process of the run is gone, and this one cannot go on without it."""
+    """Another process of the run ended, and this one cannot go on without it."""

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: noted when they come, obeyed where work can be left."""
+"""SIGINT and SIGTERM: noted when they come, obeyed between two steps or batches."""
 
 import os
 import signal
@@ -16,15 +16,15 @@ class StopRequested(BaseException):
 
 
 class Interrupts:
-    """While entered, the first signal is noted for `check`. A second one ends the process.
+    """While entered, the first signal is noted for `check`, and a second one ends the process.
 
     Parameters
     ----------
-    decides : whether a signal stops this process; where not, another process decides for all.
-    repeated : whether one request may arrive as several signals, as under torchrun, which passes on what a scheduler has
-        sent to all; a second one is then ignored (torchrun itself kills what has not ended after half a minute).
-    at_once : raise `StopRequested` where the signal comes. Python swallows what is raised in a destructor; the next
-        `check` then raises it again.
+    decides : whether a signal stops this process; if not, another process decides for all.
+    repeated : whether one request may arrive as several signals. torchrun passes on signals that a scheduler has sent to all;
+        a second one is then ignored (torchrun kills processes that have not ended after half a minute).
+    at_once : raise `StopRequested` when the signal comes. Python swallows it in a destructor; the next `check` then raises
+        it again.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Interrupts:
             raise StopRequested(self.requested)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # a forked child that has not set handlers of its own has nothing to save
+        # a forked child has nothing to save
         if os.getpid() != self._process or (self.requested is not None and not self.repeated):
             os._exit(128 + number)
         if self.requested is None:
@@ -63,7 +63,7 @@ class Interrupts:
 
 
 _entered: list[Interrupts] = []
-"""Handlers of signals belong to the whole process, and so does this: the innermost is the last."""
+"""A process has one set of signal handlers, and so this is global; the innermost is the last."""
 
 
 def stop_if_requested() -> None:
@@ -73,6 +73,6 @@ def stop_if_requested() -> None:
 
 
 def ignore_in_worker(_: int = 0) -> None:
-    """Start a loader process deaf to signals, which reach the whole process group: it ends when the main process does."""
+    """Let a loader process ignore signals, which reach the whole process group: it ends when the main process does."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What torchrun says of this process, by its environment. Importing it does not import torch."""
+"""What torchrun says of this process in its environment. Importing this does not import torch."""
 
 import os
 
@@ -11,7 +11,7 @@ def launched() -> tuple[int, int]:
 
 
 def local_rank() -> int | None:
-    """This process's number on its machine, None where it is the only one of the run."""
+    """This process's number on its machine; None if it is the only one of the run."""
     return int(os.environ["LOCAL_RANK"]) if launched()[1] > 1 else None
 
 

@@ -20,12 +20,12 @@ def read_ahead(dataset: Dataset, keys: Sequence, num_workers: int, pin_memory: b
 
     Parameters
     ----------
-    dataset : gives `LoadFailure` for what it cannot read; its `notes` know which file each process is on.
+    dataset : gives `LoadFailure` for what it cannot read; its `notes` know which file each process reads.
 
     Raises
     ------
     ValueError : a file cannot be read; it is named.
-    RunFailed : a process died; the file it was on is named.
+    RunFailed : a process died; the file that it was reading is named.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more processes than cores: the user's choice
@@ -46,7 +46,10 @@ def read_ahead(dataset: Dataset, keys: Sequence, num_workers: int, pin_memory: b
             died = re.search(r"DataLoader worker \(pid(?:\(s\))? (\d+)", str(error))
             if died is None:
                 raise
-            raise RunFailed(_death(dataset.notes.file_of(int(died[1])), error)) from error
+            file, reason = dataset.notes.file_of(int(died[1])) or "its first file", " ".join(str(error).split())
+            raise RunFailed(
+                f"a process that reads images died on {file} (out of memory? try a lower --num_workers): {reason}"
+            ) from error
         if isinstance(batch, LoadFailure):
             raise ValueError(batch.message)
         yield batch
@@ -54,17 +57,11 @@ def read_ahead(dataset: Dataset, keys: Sequence, num_workers: int, pin_memory: b
 
 @contextmanager
 def _handler_of_deaths_kept() -> Iterator[None]:
-    """Undo what torch does when a loader starts: its handler of dead processes would raise wherever the main process is, be it
-    in the middle of a step. Without it, who waits for a process that is gone hears of it within five seconds.
+    """Undo what torch does when a loader starts: its handler of dead processes would raise in the main process at any time,
+    even in the middle of a step. Without it, waiting for a dead process ends with an error within five seconds.
     """
     number = getattr(signal, "SIGCHLD", None)
     before = number and signal.getsignal(number)
     yield
-    if number and threading.current_thread() is threading.main_thread():  # elsewhere torch sets none
+    if number and threading.current_thread() is threading.main_thread():  # in other threads torch sets none
         signal.signal(number, before or signal.SIG_DFL)
-
-
-def _death(file: str | None, error: RuntimeError) -> str:
-    """What to say of a process that died."""
-    where, reason = file or "its first file", " ".join(str(error).split())
-    return f"a process that reads images died on {where} (out of memory? try a lower --num_workers): {reason}"

@@ -1,4 +1,4 @@
-"""What a run says: on the console beside its progress bars, and in a log file."""
+"""Messages of a run: on the console, beside progress bars, and in a log file."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ LOGGER = logging.getLogger("segvpr")
 
 
 class _ConsoleHandler(logging.Handler):
-    """Prints through tqdm, so that a line never tears a progress bar; warnings and errors go to stderr."""
+    """Prints through tqdm, which keeps progress bars intact; warnings and errors go to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
@@ -24,7 +24,7 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file; where it can no longer be written (a full disk), the command goes on without."""
+    """A log file; if it cannot be written any more (a full disk), the command goes on without it."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -33,7 +33,7 @@ class _LogFile(logging.FileHandler):
         LOGGER.removeHandler(self)
         self.close()
         if record.levelno > logging.DEBUG:
-            LOGGER.warning("%s: cannot be written any more; going on without", self.baseFilename)
+            LOGGER.warning("%s: cannot be written any more; going on without it", self.baseFilename)
 
     def close(self) -> None:
         with suppress(OSError):
@@ -74,10 +74,7 @@ def log_environment(argv: list[str]) -> None:
 
 
 def progress_bar(iterable=None, **options):
-    """A tqdm bar; where stderr is not a terminal, a line every half minute of work that takes longer.
-
-    Of several processes, the first shows its own part.
-    """
+    """A tqdm bar; if stderr is not a terminal, a line every half minute. Of several processes, the first shows its part."""
     options.setdefault("disable", not is_first())
     options.setdefault("dynamic_ncols", True)
     options.setdefault("leave", False)

@@ -1,4 +1,4 @@
-"""Every stochastic choice comes from a key such as (seed, epoch, refresh, index), never from the order of execution."""
+"""Random choices follow from a key such as (seed, epoch, refresh, index), never from the order of execution."""
 
 import random
 import zlib

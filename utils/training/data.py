@@ -1,4 +1,4 @@
-"""The training set as mining and steps see it: who may be paired with whom, and what each step reads."""
+"""The training set as mining and steps see it: which images may be paired, and what each step reads."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,7 +43,7 @@ def prepare_training(
     target_folder: str | None = None,
     scale: float | None = None,
 ) -> TrainingData:
-    """Find every query's positives and negatives; ValueError lists the queries that have none.
+    """Find each query's positives and negatives; ValueError names queries that have none.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def prepare_training(
     crowded = np.flatnonzero(not_negative.counts == len(gallery))
     if len(crowded):
         raise ValueError(
-            f"{queries.paths[crowded[0]]}: no gallery image farther than {far:g} m, so this query has no "
-            f"negative ({len(crowded)} of {len(queries)} queries are so); use a larger gallery"
+            f"{queries.paths[crowded[0]]}: no gallery image is farther than {far:g} m, so this query has no negative "
+            f"(as {len(crowded)} of {len(queries)} queries); use a larger gallery"
         )
     return TrainingData(
         gallery,

@@ -1,79 +1,25 @@
-"""How long a training run takes on a CPU, from one step and one image of each kind, timed before it starts."""
+"""How long a training run takes on a CPU: a real step and a batch to embed are timed before it starts."""
 
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-import torch
+import numpy as np
 
-from datasets.reading.transforms import image_size, scaled_size
-from datasets.sizes import CROP
+from datasets.mining import random_triplets
+from datasets.reading.transforms import image_size
+from datasets.reading.triplets import TrainingBatches
 from models.segvpr import SegVPR
 from utils.evaluation.recall import EvaluationSet
-from utils.retrieval.embedding import EmbeddingOptions
-from utils.system.compute import Compute
+from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.system.distributed import world_size
+from utils.system.loaders import read_ahead
 from utils.system.logs import LOGGER
-from utils.training.data import TrainingData
+from utils.training.data import TrainingData, step_plans
 from utils.training.optimizers import build_optimizers
 from utils.training.settings import TrainingSettings
 from utils.training.step import train_step
-
-UNITS = (("days", 86400), ("hours", 3600), ("minutes", 60))
-SHORT_S, LONG_S = 10.0, 3600.0
-"""Below the first a measurement is repeated; above the second a run is long enough for advice."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one epoch does.
-
-    Attributes
-    ----------
-    steps : optimisation steps.
-    mined, evaluated, segmented : pixels of all images that are embedded for mining and for evaluation, and segmented.
-    """
-
-    steps: int
-    mined: int
-    evaluated: int
-    segmented: int
-
-
-def work_per_epoch(
-    data: TrainingData, settings: TrainingSettings, sets: Sequence[EvaluationSet], labelled: Sequence[str]
-) -> Work:
-    """Counted from the lists; all images of a list are taken to be of its first one's size."""
-    queries = min(settings.cache_refresh_rate, len(data.queries))
-    from_gallery = {"full": len(data.gallery), "partial": min(settings.cache_negatives, len(data.gallery)), "random": 0}
-    mined = from_gallery[settings.mining] + (queries if settings.mining != "random" else 0)
-    embedded = {(id(images), s.scale): (images, s.scale) for s in sets for images in (s.gallery, s.queries)}
-    return Work(
-        settings.refreshes_per_epoch * -(-queries // settings.batch_size),
-        settings.refreshes_per_epoch * mined * _pixels(data.gallery.paths[0], data.scale),
-        sum(len(images) * _pixels(images.paths[0], scale) for images, scale in embedded.values()),
-        len(labelled) * _pixels(labelled[0]) if labelled else 0,
-    )
-
-
-def _pixels(path: str, scale: float = 1.0) -> int:
-    height, width = _scaled(path, scale)
-    return height * width
-
-
-def _scaled(path: str, scale: float) -> tuple[int, int]:
-    width, height = image_size(path)
-    return scaled_size(height, width, scale)
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Seconds of an optimisation step, and of embedding and segmenting per pixel."""
-
-    step_s: float
-    embed_s: float
-    segment_s: float
 
 
 def log_estimate(
@@ -85,89 +31,62 @@ def log_estimate(
     options: EmbeddingOptions,
     epochs_done: int = 0,
 ) -> None:
-    """Say how long the epochs that are left take, where one process trains on a CPU; the model stays as it is."""
+    """Say how long the remaining epochs take, where one process trains on a CPU; the model stays as it is."""
     epochs, compute = settings.n_epochs - epochs_done, options.compute
     if epochs < 1 or compute.device.type != "cpu" or compute.compiled or world_size() > 1:
         return
-    rates = measure(model, data, settings, labelled, options)
-    LOGGER.info("%s", describe(work_per_epoch(data, settings, sets, labelled), rates, epochs))
-
-
-def describe(work: Work, rates: Rates, epochs: int) -> str:
-    """The length of so many epochs and one evaluation more, as a sentence."""
-    training, mining = work.steps * rates.step_s, work.mined * rates.embed_s
-    evaluation = work.evaluated * rates.embed_s + work.segmented * rates.segment_s
-    total = epochs * (training + mining + evaluation) + evaluation
-    line = (
-        f"estimated length on this CPU: {duration(total)} for {epochs} epoch{'s' if epochs > 1 else ''}, reading files not "
-        f"counted (an epoch: training {duration(training)}, at {rates.step_s:.2g} s per step; mining {duration(mining)}; "
-        f"evaluation {duration(evaluation)})"
+    steps, mined, evaluated = work_per_epoch(data, settings, sets, labelled)
+    step_s, pixel_s = measure(model, data, settings, options)
+    parts = steps * step_s, mined * pixel_s, evaluated * pixel_s
+    LOGGER.info(
+        "estimated length on this CPU: %s for %d epochs (an epoch: %d steps of %.2g s, %s; mining %s; evaluation %s)",
+        *(duration(epochs * sum(parts) + parts[-1]), epochs, steps, step_s, *map(duration, parts)),
     )
-    if total > LONG_S:
-        line += "; a GPU, a smaller --arch, and fewer --n_epochs or --queries_per_epoch make it shorter"
-    return line
+
+
+def work_per_epoch(
+    data: TrainingData, settings: TrainingSettings, sets: Sequence[EvaluationSet], labelled: Sequence[str]
+) -> tuple[int, float, float]:
+    """Steps of an epoch, and pixels that it embeds for mining and for evaluation.
+
+    All images of a list count as its first one does, and segmenting an image as embedding it.
+    """
+    queries, mined = settings.queries_per_refresh(len(data.queries)), 0
+    if settings.mining != "random":
+        part = settings.cache_negatives if settings.mining == "partial" else len(data.gallery)
+        mined = queries + min(part, len(data.gallery))
+    lists = {(images.paths, s.scale) for s in sets for images in (s.gallery, s.queries)} | {(tuple(labelled), 1.0)}
+    return (
+        settings.refreshes_per_epoch * -(-queries // settings.batch_size),
+        settings.refreshes_per_epoch * mined * _pixels(data.gallery.paths[0], data.scale),
+        sum(len(paths) * _pixels(paths[0], scale) for paths, scale in lists if paths),
+    )
+
+
+def _pixels(path: str, scale: float) -> float:
+    return float(np.prod(image_size(path)) * scale**2)
 
 
 def measure(
-    model: SegVPR, data: TrainingData, settings: TrainingSettings, labelled: Sequence[str], options: EmbeddingOptions
-) -> Rates:
-    """Time one step and an image of each kind; model and random numbers stay as they are."""
-    was_training = model.training
-    with torch.random.fork_rng(devices=[]), options.compute.autocast():
-        rates = Rates(
-            time_step(model, data, settings, options.compute),
-            time_embedding(model, data, options),
-            time_segmentation(model, labelled[0]) if labelled else 0.0,
-        )
-    model.train(was_training)
-    return rates
-
-
-def time_step(model: SegVPR, data: TrainingData, settings: TrainingSettings, compute: Compute) -> float:
-    """Seconds of one optimisation step, made by a copy on blank images of the sizes that training uses."""
-    twin = copy.deepcopy(model).train()
-    height, width = (int(side * CROP) for side in _scaled(data.gallery.paths[0], 1.0))
-    count = settings.batch_size * (2 + settings.n_neg)
-    target = _blank(count, *settings.target_size[::-1]) if data.target_paths else None
-    images, labels = _blank(count, height, width), torch.zeros((count, height, width), dtype=torch.uint8)
-    optimizers = build_optimizers(twin, settings.batch_size)
+    model: SegVPR, data: TrainingData, settings: TrainingSettings, options: EmbeddingOptions
+) -> tuple[float, float]:
+    """Seconds of an optimisation step, made by a copy of the model, and of embedding a pixel; reading files included."""
+    twin, losses = copy.deepcopy(model).train(), settings.losses
+    optimizers = build_optimizers(twin, settings.batch_size, settings.optimizer)
+    files = TrainingBatches(data.gallery, data.queries, data.target_paths, settings.target_size, losses.sem_weight != 0)
+    queries = np.arange(min(settings.batch_size, len(data.queries)))
+    triplets = random_triplets(queries, len(data.gallery), data.positives, data.not_negative, settings.n_neg, key=0)
+    plans = step_plans(triplets, data, settings, epoch=0, refresh=0)
 
     def step() -> None:
-        train_step(
-            twin,
-            optimizers,
-            twin.prepare(images),
-            labels,
-            None if target is None else twin.prepare(target),
-            num_queries=settings.batch_size,
-            num_negatives=settings.n_neg,
-            settings=settings.losses,
-            compute=compute,
-        )
+        (batch,) = read_ahead(files, plans, num_workers=0)
+        images, target = (None if x is None else twin.prepare(x) for x in (batch.images, batch.target))
+        counts = {"num_queries": len(queries), "num_negatives": settings.n_neg}
+        train_step(twin, optimizers, images, batch.labels, target, **counts, settings=losses, compute=options.compute)
 
-    return _seconds(step)
-
-
-@torch.inference_mode()
-def time_embedding(model: SegVPR, data: TrainingData, options: EmbeddingOptions) -> float:
-    """Seconds per pixel of embedding images of the training set, as mining does it."""
-    embedder = options.compute.embedder(model)
-    height, width = _scaled(data.gallery.paths[0], data.scale)
-    images = _blank(min(options.batch_size, 4), height, width)
-    seconds = _seconds(lambda: embedder.embed(embedder.prepare(images)))
-    return seconds / (len(images) * height * width)
-
-
-@torch.inference_mode()
-def time_segmentation(model: SegVPR, path: str) -> float:
-    """Seconds per pixel of segmenting an image of the size of this one."""
-    height, width = _scaled(path, 1.0)
-    seconds = _seconds(lambda: model.eval().segment(model.prepare(_blank(1, height, width))))
-    return seconds / (height * width)
-
-
-def _blank(count: int, height: int, width: int) -> torch.Tensor:
-    return torch.zeros((count, 3, height, width), dtype=torch.uint8)
+    paths, alone = data.gallery.paths[:4], replace(options, num_workers=0)
+    embed_s = _seconds(lambda: embed_images(model, paths, data.scale, alone, "timing"))
+    return _seconds(step), embed_s / (len(paths) * _pixels(paths[0], data.scale))
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -176,15 +95,15 @@ def _seconds(call: Callable[[], object]) -> float:
         start = time.perf_counter()
         call()
         seconds = time.perf_counter() - start
-        if seconds > SHORT_S:
+        if seconds > 10:
             break
     return seconds
 
 
 def duration(seconds: float) -> str:
-    """A length of time as it is said: `3.2 days`, `45 minutes`, `12 s`."""
-    for name, size in UNITS:
-        if seconds >= 2 * size:
-            count = seconds / size
+    """A length of time in words: `3.2 days`, `45 minutes`, `12 s`."""
+    for name, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        count = seconds / size
+        if count >= 2:
             return f"{count:.1f} {name}" if count < 10 else f"{count:.0f} {name}"
     return f"{seconds:.0f} s"

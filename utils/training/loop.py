@@ -38,10 +38,10 @@ class TrainingRun:
     """One training run. `run` trains to the end; `state` and `optimizers` are what a checkpoint keeps of it.
 
     Every random choice follows from (seed, epoch, refresh, index), so a run that continues from a checkpoint is the same
-    run; no state of a random generator needs to be kept.
+    run, and no state of a random generator is kept.
 
-    Where several processes share the run, each reads its part of every batch and all keep the same state; the first mines,
-    writes, and heeds signals.
+    Where several processes share the run, each reads its part of every batch and all keep the same state. The first one mines,
+    writes, and obeys signals.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class TrainingRun:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> Path:
-        """Train until the last epoch or until patience runs out; returns the path of the best checkpoint.
+        """Train until the last epoch, or until patience runs out; returns the path of the best checkpoint.
 
-        A signal saves the run where it stands and raises `StopRequested`, on all processes that it reached.
+        A signal saves the run and raises `StopRequested`, on all processes that it reached.
         """
         settings, state = self.settings, self.state
         events = EventWriter(self.folder if is_first() else None, state.epoch + 1)
@@ -95,7 +95,7 @@ class TrainingRun:
         return best if best.exists() else self.folder / LAST
 
     def _train_on_triplets(self) -> None:
-        """Train on what is left of the triplets mined last."""
+        """Train on the rest of the triplets mined last."""
         state, settings = self.state, self.settings
         plans = step_plans(state.triplets, self.data, settings, state.epoch, state.refresh)
         self.model.train()
@@ -135,7 +135,7 @@ class TrainingRun:
         return self.model.prepare(batch.images), labels, target
 
     def _note(self, plan: StepPlan, losses: dict[str, torch.Tensor]) -> None:
-        """Count a step that is done, and keep its losses."""
+        """Count a finished step and keep its losses."""
         state = self.state
         wide = torch.float32 if self.compute.device.type == "mps" else torch.float64
         for name, loss in losses.items():
@@ -168,14 +168,14 @@ class TrainingRun:
     # -- the end of an epoch -----------------------------------------------------------------------------------------
 
     def _finish_epoch(self, events: EventWriter) -> None:
-        """Evaluate, and keep what was found: in the checkpoints, the history, TensorBoard's events and the log."""
+        """Evaluate, and write checkpoints, history, TensorBoard's events and the log."""
         state = self.state
         score, figures = self.evaluate(self.model)
         losses = {f"loss_{name}": float(total) / state.steps_summed for name, total in state.loss_sums.items()}
         rates = {f"lr_{name}": rate for name, rate in self.optimizers.rates().items()}
         improved = state.end_epoch(score, {**losses, **rates, **figures})
         if improved:
-            self.save(BEST)  # first: a run killed between the two repeats this epoch's evaluation
+            self.save(BEST)  # first: a run killed before the other repeats this epoch's evaluation
         self.save()
         self._write_history()
         events.scalars(state.epoch, {**losses, **rates, **figures})
@@ -196,7 +196,7 @@ class TrainingRun:
         return {"run": self.state.state_dict(), "optimizers": self.optimizers.state_dict(), "record": self.record}
 
     def load_state_dict(self, training: dict) -> None:
-        """Continue where a checkpoint's run stood."""
+        """Take over the state of a checkpoint's run."""
         try:
             self.state = RunState.from_state_dict(training["run"])
             self.optimizers.load_state_dict(training["optimizers"])
@@ -206,8 +206,7 @@ class TrainingRun:
             ) from error
 
     def save(self, name: str = LAST) -> Path:
-        """Write a checkpoint of this moment, or raise `RunFailed` where a step went wrong. Of several processes, the first
-        writes."""
+        """Write a checkpoint, or raise `RunFailed` where a step went wrong; of several processes, the first writes."""
         self.watch.read()
         path = self.folder / name
         if is_first():
@@ -222,7 +221,7 @@ class TrainingRun:
 
     @contextmanager
     def _saved_if_stopped(self) -> Iterator[None]:
-        """Within it, signals are noted. Where one is obeyed, the first process saves the run where it stands."""
+        """Within it, signals are noted. When one is obeyed, the first process saves the run."""
         with Interrupts(decides=is_first(), repeated=world_size() > 1) as interrupts:
             try:
                 yield

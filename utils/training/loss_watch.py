@@ -1,4 +1,4 @@
-"""Losses that are not finite: found before anything is saved, and told with the step and its files."""
+"""Losses that are not finite: found before anything is saved; the message names the step and its files."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from utils.system.failures import RunFailed
 
 READ_EVERY = 20
-"""Steps between two looks at the losses: each look waits for the device."""
+"""Steps between two readings of the losses: each one waits for the device."""
 ADVICE = "nothing was saved since, last.pth is from before; a new run with a lower --lr or fp32 may help"
 
 
 class LossWatch:
-    """Keeps the losses of the last steps on the device, and looks at all of them at once."""
+    """Keeps the losses of the last steps on the device, and reads all of them at once."""
 
     def __init__(self) -> None:
         self._unread: list[tuple[tuple[int, int, int], Sequence[str], dict[str, Tensor]]] = []
@@ -33,18 +33,17 @@ class LossWatch:
         self._unread.append((place, files, losses))
 
     def read(self) -> dict[str, float]:
-        """Look at what was noted since the last look; the last step's losses by name.
+        """Check what was noted since the last reading; returns the last step's losses by name.
 
         Raises
         ------
-        RunFailed : one is not finite; the first such step, the loss and the files are named. Another look says it again.
+        RunFailed : one is not finite; the first such step, the loss and the files are named. The next call raises it again.
         """
         if not self._unread:
             return {}
         names = list(self._unread[0][2])
-        table = torch.stack(
-            [torch.stack([losses[name].float() for name in names]) for *_, losses in self._unread]
-        ).cpu()
+        rows = [torch.stack([losses[name].float() for name in names]) for *_, losses in self._unread]
+        table = torch.stack(rows).cpu()
         for ((epoch, refresh, step), files, _), row in zip(self._unread, table):
             odd = (~row.isfinite()).nonzero()
             if len(odd):
@@ -59,7 +58,7 @@ class LossWatch:
 
 
 def check_weights(model: nn.Module) -> None:
-    """RunFailed, naming the first, where a weight is not finite: an update can overflow though its gradient does not."""
+    """RunFailed, naming the first weight that is not finite: an update can overflow though its gradient does not."""
     state = model.state_dict()
     finite = torch.stack([value.isfinite().all() for value in state.values()]).tolist()
     odd = [name for name, good in zip(state, finite) if not good]

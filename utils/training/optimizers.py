@@ -46,16 +46,16 @@ class Optimizers:
             if any(p.grad is not None for group in optimizer.param_groups for p in group["params"]):
                 self.scaler.step(optimizer)
             else:
-                optimizer.step()  # nothing to update: the scaler would call that an error
+                optimizer.step()  # nothing to update, which the scaler calls an error
         self.scaler.update()
         if self.scaler.get_scale() >= scale:
             for schedule in self.schedules:
                 schedule.step()
 
     def gradient_norm(self) -> Tensor:
-        """Norm of the last step's gradients, not finite where the step went wrong: 0-dim, on the device.
+        """Norm of the last step's gradients, 0-dim, on the device; not finite where the step went wrong.
 
-        fp16 overflows now and then, which costs no more than a step; that is an error only when no scale is left to halve.
+        An overflow of fp16 costs one step, and counts as an error (else 0) only when the scale cannot be halved any more.
         """
         norm = torch.nn.utils.get_total_norm(self.gradients())
         return torch.zeros_like(norm) if self.scaler.is_enabled() and self.scaler.get_scale() >= 1 else norm
@@ -90,7 +90,7 @@ def build_optimizers(
     settings = settings or OptimizerSettings()
     per_step = 2 * batch_size
     groups = model.parameter_groups(settings.lr * per_step)
-    # fused SGD reads momentum that nobody has written, should a loss scale leave out its first step
+    # fused SGD reads momentum that was never written, if a loss scale skips its first step
     network = torch.optim.SGD(
         groups,
         lr=settings.lr * per_step,

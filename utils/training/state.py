@@ -38,7 +38,7 @@ class RunState:
         return refreshes / max(1, settings.n_epochs * settings.refreshes_per_epoch)
 
     def end_epoch(self, score: float | None, figures: dict[str, float]) -> bool:
-        """Take note of an epoch's figures and turn to the next; whether its score is the best so far."""
+        """Record an epoch's figures and turn to the next; returns whether its score is the best so far."""
         improved = score is None or self.best_score is None or score > self.best_score
         self.history.append({"epoch": self.epoch + 1, **figures})
         self.epoch, self.refresh, self.loss_sums, self.steps_summed = self.epoch + 1, 0, {}, 0

@@ -36,12 +36,12 @@ def train_step(
     compute: Compute = CPU,
     progress: float = 1.0,
 ) -> dict[str, Tensor]:
-    """One optimisation step (protocol, section 5). The model's mode is the caller's choice; training uses train mode.
+    """One optimisation step (protocol, section 5), in the model's current mode; training uses train mode.
 
-    Nothing here looks at a number, which would wait for the device: whether losses are finite is the caller's concern.
+    Nothing here reads a value, which would wait for the device: the caller checks that losses are finite.
 
-    Where several processes share the step, each brings as many triplets and target images as the others. Gradients, losses
-    and running statistics are averaged over them, so that all update alike.
+    Where several processes share the step, each brings equally many triplets and target images. Gradients, losses and running
+    statistics are averaged over them, so that all update alike.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def train_step(
     labels : the source images' class maps (same number, H, W), any integer type, 255 ignored; unused when `sem_weight`
         is 0.
     target_images : (T, 3, H', W') target-domain images; unused with `da_method="none"` or `sem_weight` 0.
-    num_queries, num_negatives : triplets in the batch, and negatives per triplet. Their number in the whole batch is
-        understood too: the number of images tells the two apart.
+    num_queries, num_negatives : triplets in the batch, and negatives per triplet or in the whole batch (the number of images
+        tells which).
     settings : loss weights and domain adaptation; default the released weights with gradient reversal.
     compute : precision of the convolutions; default that of the model.
     progress : share of the training that is done, for `grl_schedule="dann"`.
@@ -86,10 +86,10 @@ def batch_losses(
     settings: LossSettings,
     progress: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The forward passes of one step: what is to be minimised, and the unweighted losses that it is made of, detached.
+    """The forward passes of one step: the weighted total, and the unweighted losses in it, detached.
 
     Arguments as in `train_step`. Where several processes share the step, averages over them are the losses and gradients of
-    the whole: each has as many negatives and patches as the others, and pixels are counted over all.
+    the whole batch: each has equally many negatives and patches, and pixels are counted over all.
     """
     losses = {}
     output = model(images, with_logits=settings.uses_logits)

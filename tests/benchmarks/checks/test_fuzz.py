@@ -1,4 +1,4 @@
-"""Twenty cases of benchmarks/checks/fuzz.py, and a few kills of benchmarks/checks/crash.py."""
+"""Five cases of benchmarks/checks/fuzz.py, and a few kills of benchmarks/checks/crash.py."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def fuzz(tmp_path_factory):
     return Fuzz(tmp_path_factory.mktemp("fuzz"))
 
 
-@pytest.mark.parametrize("seed", range(1000, 1020))
+@pytest.mark.parametrize("seed", range(1000, 1005))
 def test_damage_ends_in_a_result_or_one_line(fuzz, seed):
     case = fuzz.case(seed)
     assert not case["fault"], case

@@ -150,7 +150,7 @@ def test_whatever_an_index_follows_from_makes_another_file(tmp_path):
     ):
         SearchableGallery(mapped(tmp_path), wanted, tmp_path)
     assert len(list(tmp_path.glob("index-*.faiss"))) == 5 and len(list(tmp_path.glob("pca-*.npy"))) == 2
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 @pytest.mark.parametrize("whiten", [False, True])
@@ -221,24 +221,27 @@ def test_whitening_what_does_not_vary_is_refused():
         (dict(index="Flatt"), "no index that is known"),
         (dict(index=""), "no index that is known"),
         (dict(index="IVF4096"), "no index that is known"),
-        (dict(index="IVF301,Flat"), "300 images, so 1 to 300 lists are possible, for example IVF7"),
+        (
+            dict(index="IVF301,Flat"),
+            "1 to 300 lists are possible: the gallery town/gallery has 300 images, so IVF7 fits",
+        ),
         (dict(index="IVF0,Flat"), "1 to 300 lists"),
         (dict(index="HNSW1"), "4 to 256 links"),
         (dict(index="IVF4_HNSW999,Flat"), "4 to 256 links"),
         (dict(index="PQ5"), r"--index PQ5: faiss refuses it \(The dimension of the vector"),
         (dict(index="PQ99"), "should be a multiple of the number of subquantizers"),
-        (dict(index="PQ8x9"), r"512 centroids are too many .* 300 images; 256 are possible: PQ8x8"),
+        (dict(index="PQ8x9"), r"training takes 512 images or more .* 300 images; give PQ8x8 or an index without"),
         (dict(index="PQ8x13"), "4 to 12 bits"),
         (dict(index="PQ8fs"), "could not parse index string PQ8fs"),
         (dict(index="OPQ5,PQ5"), "OPQ5 does not divide"),
-        (dict(index="OPQ4_64,PQ4"), "leaves 1 to 32"),
+        (dict(index="OPQ4_64,PQ4"), "1 to 32 of a descriptor's 32 numbers"),
         (dict(index="OPQ8_16,PQ32"), "should be a multiple of the number of subquantizers"),
         (dict(index="OPQ8_16"), "no index that is known"),
         (dict(index="OPQ8_16,"), "faiss refuses it"),
-        (dict(pca_dim=33), "descriptors have 32 numbers; give at most 32"),
+        (dict(pca_dim=33), "descriptors have 32 numbers and .*; give at most 32"),
         (dict(pca_whiten=True), "give --pca_dim"),
         (dict(nprobe=4), "--nprobe 4: --index Flat has no lists"),
-        (dict(index="IVF8,Flat", nprobe=9), "give 1 to 8"),
+        (dict(index="IVF8,Flat", nprobe=9), "--nprobe 9: --index IVF8,Flat has 8 lists; give no more"),
         (dict(index="PQ64", pca_dim=16), "should be a multiple of the number of subquantizers"),
     ],
 )
@@ -251,8 +254,11 @@ def test_settings_that_cannot_work_are_refused_with_what_is_possible(wanted, mes
 def test_small_galleries_are_told_what_is_possible():
     for wanted, message in [
         (RetrievalSettings(pca_dim=20), "town/gallery has 6 images; give at most 6"),
-        (RetrievalSettings("OPQ4,PQ4"), "trained on 256 images or more, the gallery town/gallery has 6"),
-        (RetrievalSettings("PQ4"), "256 centroids .* give --index Flat"),
+        (
+            RetrievalSettings("OPQ4,PQ4"),
+            "training takes 256 images or more and the gallery town/gallery has 6 images; give an index without",
+        ),
+        (RetrievalSettings("PQ4"), "256 images or more .* give an index without PQ and OPQ"),
     ]:
         with pytest.raises(ValueError, match=message):
             check_settings(wanted, DIM, "town/gallery", 6)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,13 +78,30 @@ def test_without_tensorboard_one_line_and_nothing_else(tmp_path, monkeypatch, sa
     assert len(said) == 1 and "pip install tensorboard" in said[0] and not list(tmp_path.iterdir())
 
 
+def test_a_run_goes_on_when_events_cannot_be_written_any_more(tmp_path, monkeypatch, said):
+    class Full:
+        def __init__(self, *_, **__):
+            self.add_scalar = self.flush = lambda *_: None
+
+        def add_image(self, *_, **__):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Full))
+    writer = EventWriter(tmp_path)
+    writer.scalars(1, {"x": 1.0})
+    assert writer.active and not said
+    writer.images(1, "y", np.zeros((2, 2, 3), np.uint8))
+    writer.close()
+    assert not writer.active and len(said) == 1 and "No space left" in said[0] and "goes on without" in said[0]
+
+
 def test_a_folder_that_cannot_be_written_does_not_stop_a_run(tmp_path, said):
     pytest.importorskip("tensorboard", reason="needs tensorboard (pip install tensorboard)")
     (tmp_path / "file").write_text("")
     writer = EventWriter(tmp_path / "file/events")
     writer.scalars(1, {"x": 1.0})
     writer.close()
-    assert len(said) == 1 and "going on without" in said[0]
+    assert len(said) == 1 and "tensorboard cannot be used" in said[0] and "file/events" in said[0]
 
 
 def test_pictures_show_photo_attention_and_classes(tmp_path):
