@@ -2,10 +2,11 @@
 
     python3 -m benchmarks.speed.mining [--dims 768 3072] [--rounds 7] [--out mining.json]
 
-The plain way, as in the reference: a query's cache rows are read one by one from a memory-mapped file (its pages are in memory), and
-two searches, by faiss or by scikit-learn, find its positive and its negative. Its cost is linear in the queries, so it is timed on the
-first `--plain_queries` of them. "Product alone" is the matrix product that ours cannot do without. Times are processor time of all
-threads on a CPU, wall time on a GPU. Last come the memory that mining adds to the descriptors, and what its docstring states.
+The plain way, as in the reference: a query's cache rows are read one by one from a memory-mapped file (its pages are in
+memory), and two searches, by faiss or by scikit-learn, find its positive and its negative. Its cost is linear in the queries,
+so it is timed on the first `--plain_queries` of them. "Product alone" is the matrix product that ours cannot do without. Times
+are processor time of all threads on a CPU, wall time on a GPU. Last come the memory that mining adds to the descriptors, and
+what its docstring states.
 """
 
 import sys

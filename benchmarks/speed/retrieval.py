@@ -3,9 +3,9 @@
     python3 -m benchmarks.speed.retrieval [--small] [--vectors 1000000] [--dim 256] [--out docs/retrieval.json]
 
 Vectors are views of places: each place lies around one of a thousand districts, five views lie around a place, and queries are
-further views with more noise, as of another season. Variance falls from component to component, as in descriptors. Everything follows
-from the seed. The vectors lie in a file, like the galleries in eval.py's store, and eval.py's code searches them. Each index takes
-turns with the exact search (medians of three rounds), because the speed of a shared machine drifts.
+further views with more noise, as of another season. Variance falls from component to component, as in descriptors. Everything
+follows from the seed. The vectors lie in a file, like the galleries in eval.py's store, and eval.py's code searches them. Each
+index takes turns with the exact search (medians of three rounds), because the speed of a shared machine drifts.
 """
 
 import os

@@ -4,12 +4,14 @@ import shutil
 
 import torch
 
+from benchmarks.checks import running_statistics
 from benchmarks.checks.running_statistics import FIRST, batch_norms, collected_anew, shift, with_first_of
 from models import build_model
 from tests.tiny import write_idda, write_robotcar
 
 
-def test_statistics_alone_are_collected_anew_and_the_first_can_be_taken_over(tmp_path):
+def test_statistics_alone_are_collected_anew_and_the_first_can_be_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(running_statistics, "BATCHES", 2)
     write_idda(tmp_path / "idda")
     shutil.copytree(write_robotcar(tmp_path / "robotcar") / "night", tmp_path / "robotcar_all")
     torch.manual_seed(0)
