@@ -20,12 +20,12 @@ from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
 from utils.evaluation.recall import EvaluationSet, evaluate_places
-from utils.evaluation.tables import align
 from utils.report.showcase import showcase
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import SHIPPED, load_checkpoint
 from utils.runs.folders import newest, weights_of_run
 from utils.system.compute import resolve_compute
+from utils.system.tables import align
 
 SIZE = (224, 128)
 SMALL = {

@@ -25,7 +25,6 @@ from datasets.command_line import HelpFormatter, OneLineParser, number, positive
 from datasets.files import write_text
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
-from utils.evaluation.tables import align
 from utils.options.parsers import main_parser
 from utils.runs.checkpoints import load_checkpoint, save_checkpoint
 from utils.runs.folders import LAST, weights_of_run
@@ -33,6 +32,7 @@ from utils.summarize import RESULTS
 from utils.system.command import run_command
 from utils.system.compute import resolve_compute
 from utils.system.logs import LOGGER, start_logging
+from utils.system.tables import align
 from utils.training.schedules import poly
 from utils.training.settings import LossSettings
 

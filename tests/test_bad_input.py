@@ -17,9 +17,9 @@ import eval as evaluation_script
 import main
 from models import build_model
 from tests.tiny import SMALL_RUN, data_flags
-from utils.evaluation.screening import Screening
 from utils.options import arguments
 from utils.options.parsers import eval_parser
+from utils.retrieval.screening import Screening
 from utils.runs.checkpoints import save_checkpoint
 
 REMEDY = re.compile(

@@ -14,10 +14,10 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.town_sets import correct_first, town_parser, town_sets
 from datasets.command_line import OneLineParser
 from utils.evaluation.recall import evaluate_places
-from utils.evaluation.tables import align
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import load_checkpoint
 from utils.system.compute import resolve_compute
+from utils.system.tables import align
 
 PRECISIONS = ("fp32", "bf16")
 

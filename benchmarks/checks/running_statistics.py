@@ -21,11 +21,11 @@ from datasets.places import load_image_set
 from datasets.reading.transforms import read_image
 from models import SegVPR
 from utils.evaluation.recall import evaluate_places
-from utils.evaluation.tables import align
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import load_checkpoint
 from utils.system.compute import resolve_compute
 from utils.system.seeding import generator
+from utils.system.tables import align
 
 BATCHES, BATCH = 25, 6
 FIRST = "encoder.bn1"

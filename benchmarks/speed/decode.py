@@ -17,7 +17,7 @@ from benchmarks.speed.input_pipeline import write_photo
 from benchmarks.speed.processes import table
 from datasets.command_line import OneLineParser, positive
 from datasets.reading.transforms import decode_images, read_encoded, read_image, why_no_decoder
-from utils.evaluation.tables import align
+from utils.system.tables import align
 
 
 def build_parser() -> OneLineParser:

@@ -25,9 +25,9 @@ from datasets.command_line import OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.places import ImageSet, load_image_set
 from models import build_model
-from utils.evaluation.tables import align
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.system.compute import resolve_compute
+from utils.system.tables import align
 
 PLAIN = "plain float32"
 CONDITIONS = ("overcast", "rain", "snow", "sun", "night")

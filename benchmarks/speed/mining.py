@@ -26,7 +26,7 @@ from benchmarks.harness.timing import alternate
 from datasets.command_line import OneLineParser, positive
 from datasets.mining import MOST_DISTANCES, MOST_QUERIES, MiningPlan, mine_triplets, plan_mining
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from utils.evaluation.tables import align
+from utils.system.tables import align
 
 KEY = 0
 NEG_SAMPLES = 1000

@@ -24,11 +24,11 @@ import torch
 from benchmarks.harness.command_line import benchmark_parser, write_record
 from datasets.command_line import OneLineParser, positive
 from models import build_model
-from utils.evaluation.tables import align
 from utils.retrieval.exact import search
 from utils.retrieval.index import CANDIDATES, SearchableGallery
 from utils.retrieval.settings import RetrievalSettings, check_settings
 from utils.system.seeding import generator
+from utils.system.tables import align
 
 VIEWS, DISTRICTS = 5, 1000
 OWN, VIEW_NOISE, QUERY_NOISE = 1.0, 0.5, 1.4

@@ -17,7 +17,7 @@ from benchmarks.harness.command_line import benchmark_parser, write_record
 from benchmarks.harness.machine import in_a_process_of_its_own, machine
 from datasets.command_line import OneLineParser, positive
 from datasets.places import ImageSet, neighbours_within
-from utils.evaluation.tables import align
+from utils.system.tables import align
 
 SAME_PLACE_M, NEGATIVE_M = 3.0, 25.0
 CAMERAS = ("front", "left", "rear", "right")

@@ -16,8 +16,8 @@ from benchmarks.harness.plain import PlainStep
 from benchmarks.speed.processes import Child, clock_for, table, timed
 from datasets.command_line import OneLineParser, positive
 from models import build_model
-from utils.evaluation.tables import align
 from utils.system.compute import resolve_compute
+from utils.system.tables import align
 from utils.training.optimizers import build_optimizers
 from utils.training.settings import LossSettings
 from utils.training.step import train_step

@@ -14,9 +14,9 @@ from datasets.sizes import smallest_cropped, smallest_scaled
 from models.encoder import MIN_SIDE
 from tests.tiny import write_idda, write_pass
 from utils.evaluation.doubts import count_doubts, doubt_lines
-from utils.evaluation.screening import Screening
 from utils.options import arguments
 from utils.options.parsers import eval_parser, main_parser
+from utils.retrieval.screening import Screening
 from utils.system.logs import start_logging
 
 

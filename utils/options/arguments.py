@@ -15,15 +15,15 @@ from datasets.reading.transforms import common_size, why_no_decoder
 from datasets.sizes import CROP, smallest_cropped, smallest_scaled
 from models.encoder import MIN_SIDE
 from utils.evaluation.recall import TOP_K, EvaluationSet, file_name
-from utils.evaluation.screening import Screening
-from utils.evaluation.tables import align, printable
 from utils.options.parsers import main_parser
 from utils.retrieval.embedding import EmbeddingOptions
+from utils.retrieval.screening import Screening
 from utils.retrieval.settings import FLAT, RetrievalSettings
 from utils.retrieval.store import default_folder
 from utils.runs.folders import fresh_folder, new_run_folder
 from utils.system.compute import Compute
 from utils.system.logs import LOGGER
+from utils.system.tables import align, printable
 from utils.training.data import TrainingData, prepare_training
 from utils.training.settings import LossSettings, OptimizerSettings, TrainingSettings
 

@@ -3,17 +3,11 @@
 from dataclasses import dataclass
 
 from datasets.command_line import flag
-from utils.system.launch import cores_per_process
+from utils.retrieval.settings import DECODERS
+from utils.system.launch import RELEASED_WORKERS, default_workers
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-DECODERS = ("cpu", "gpu")
 ON_BAD_IMAGE = ("error", "skip")
-RELEASED_WORKERS = 3
-
-
-def default_workers() -> int:
-    """Reading processes: as released, but no more than there are cores for this process."""
-    return min(RELEASED_WORKERS, cores_per_process())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from utils.evaluation.tables import printable
+from utils.system.tables import printable
 
 RECALL, MIOU = "_recall@1", "miou"
 SHORT_LOSSES = {"discriminator_source": "D(source)", "discriminator_target": "D(target)"}

@@ -6,10 +6,10 @@ from datasets.naming import KINDS
 from datasets.places import ImageSet
 from tests.tiny import write_idda, write_robotcar
 from utils.evaluation.recall import EvaluationSet
-from utils.evaluation.screening import Screening
 from utils.options import arguments
 from utils.options.arguments import format_sets
 from utils.options.parsers import eval_parser
+from utils.retrieval.screening import Screening
 from utils.runs.history import epoch_line
 
 
