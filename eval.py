@@ -16,18 +16,19 @@ from datasets.naming import detect_kind, list_images
 from datasets.positions.find import Zone
 from datasets.sizes import smallest_scaled
 from utils.evaluation.recall import EvaluationSet, check_retrieval, evaluate_and_write, labelled_images
-from utils.evaluation.screening import Screening, log_positions
 from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
 from utils.report.write import write_report
 from utils.retrieval.localize import format_localisations, localize, photo_paths, to_json, usable_gallery, usable_photos
+from utils.retrieval.screening import Screening, log_positions
 from utils.runs.checkpoints import Checkpoint, load_checkpoint
 from utils.runs.folders import check_exp_name
+from utils.runs.provenance import log_environment
 from utils.system import distributed
 from utils.system.command import run_command
 from utils.system.compute import Compute, resolve_compute
 from utils.system.launch import launched
-from utils.system.logs import LOGGER, log_environment, start_logging
+from utils.system.logs import LOGGER, start_logging
 
 
 def main(argv: list[str] | None = None) -> int:

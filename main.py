@@ -19,11 +19,11 @@ from models.config import NetworkConfig
 from models.encoder import load_pretrained
 from models.segvpr import SegVPR
 from utils.evaluation.recall import EvaluationSet, evaluate_and_write, labelled_images, score
-from utils.evaluation.screening import Screening
 from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
 from utils.options.training_set import training_data
 from utils.report.write import write_report
+from utils.retrieval.screening import Screening
 from utils.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from utils.runs.folders import (
     START,
@@ -41,10 +41,11 @@ from utils.runs.folders import (
     replace_damaged,
     weights_of_run,
 )
+from utils.runs.provenance import log_environment
 from utils.system import distributed
 from utils.system.command import run_command
 from utils.system.compute import Compute, check_sync_bn, resolve_compute
-from utils.system.logs import LOGGER, log_environment, start_logging
+from utils.system.logs import LOGGER, start_logging
 from utils.system.seeding import seed_torch
 from utils.training.data import TrainingData
 from utils.training.estimate import log_estimate

@@ -1,12 +1,11 @@
-"""The machine at work in minutes: draw a town, train a small SegVPR on it, compare it untrained, trained, and with the one we ship.
+"""Draw a town, train a small SegVPR on it in minutes, and compare it untrained, trained, and with the network that ships.
 
     python3 -m benchmarks.demo [--seeds 0 1 2]
 
-The settings are small (ResNet-18 from random weights, 224x128 pictures), and those that differ from the released protocol stand
-in `SMALL` below, each with its reason in docs/protocol.md. The scoring is the protocol's.
+The settings are small (ResNet-18 from random weights, 224x128 pictures). `SMALL` lists those that differ from the released
+protocol; docs/protocol.md gives the reasons. The scoring is the protocol's.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -16,16 +15,17 @@ import numpy as np
 
 import eval as evaluation_script
 import main as training_script
+from datasets.command_line import HelpFormatter, OneLineParser
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
 from utils.evaluation.recall import EvaluationSet, evaluate_places
-from utils.evaluation.tables import align
 from utils.report.showcase import showcase
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import SHIPPED, load_checkpoint
 from utils.runs.folders import newest, weights_of_run
 from utils.system.compute import resolve_compute
+from utils.system.tables import align
 
 SIZE = (224, 128)
 SMALL = {
@@ -58,7 +58,7 @@ def words(flags: dict[str, str]) -> list[str]:
 
 
 def run(script, flags: dict[str, str]) -> None:
-    """Print a command as a user would type it, and run it."""
+    """Print a command as a user would type it, run it, and exit if it fails."""
     name = Path(script.__file__).name
     line = words(flags)
     print(f"\n$ python3 {name} {' '.join(line)}", flush=True)
@@ -82,21 +82,21 @@ def roots_of(town: Path) -> dict[str, str]:
 
 
 def evaluate(weights: Path, folder: Path, what: dict[str, str]) -> dict[str, float]:
-    """Recall@1 in percent of one network on the sets that `what` names, evaluated into `folder`."""
+    """Evaluate one network into `folder` on the sets that `what` names; recall@1 in percent."""
     fixed = {"eval_scale": "1", "num_workers": "1", "output_dir": str(folder)}
     run(evaluation_script, {"resume": str(weights), **what, **fixed})
     return recalls(folder)
 
 
 def on_all_sets(weights: Path, town: Path, folder: Path, others: dict[str, float]) -> dict[str, float]:
-    """The fresh pass of the training town, which is evaluated here, and then the `others`, under their titles."""
+    """Recall@1 by title: the fresh pass of the training town, evaluated here, then the `others`."""
     root = {"dataset_root_val": roots_of(town)["dataset_root_val"], "no_report": ""}
     fresh = evaluate(weights, folder / "fresh", {**root, **FRESH})["val"]
     return {FRESH_NAME: fresh, **{TITLES[name]: value for name, value in others.items()}}
 
 
 def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> dict[str, float]:
-    """Train (or not) with one seed; recall@1 in percent on every set, the fresh pass of the training town first."""
+    """Train with one seed; recall@1 in percent on every set, the fresh pass of the training town first."""
     data = {"dataset_root": f"{town}/idda", **roots_of(town), "DA_datasets": f"{town}/robotcar_all"}
     run(training_script, {**data, **SMALL, **changes, "seed": str(seed), "exp_name": exp_name})
     trained = newest_run(exp_name)
@@ -104,13 +104,13 @@ def measure(exp_name: str, town: Path, seed: int, changes: dict[str, str]) -> di
 
 
 def measure_shipped(town: Path) -> dict[str, float]:
-    """The same for the network that ships, which has never seen this town."""
+    """The same for the network that ships. It has never seen this town."""
     folder = Path("runs", "demo_shipped", time.strftime("%Y-%m-%d_%H-%M-%S"))
     return on_all_sets(SHIPPED, town, folder, evaluate(SHIPPED, folder, roots_of(town)))
 
 
 def robotcar_sets(town: Path, titles: dict[str, str]) -> list[EvaluationSet]:
-    """Conditions of the other camera under a title each, at the pictures' own size."""
+    """The other camera's conditions, condition -> title, at the pictures' own size."""
     gallery, kind = load_image_set([town / "robotcar/overcast"]), KINDS["utm"]
     return [
         EvaluationSet(title, gallery, load_image_set([town / "robotcar" / name]), kind, (kind.eval_threshold_m,), 1.0)
@@ -119,7 +119,7 @@ def robotcar_sets(town: Path, titles: dict[str, str]) -> list[EvaluationSet]:
 
 
 def draw_showcase(weights: Path, folder: Path, town: Path, seed: int = 0) -> Path:
-    """What a network finds in four conditions, and where it looks; the README's picture is that of the one that ships."""
+    """Draw what a network finds in four conditions and where it looks, as in the README."""
     checkpoint = load_checkpoint(weights)
     options = EmbeddingOptions(num_workers=1, compute=resolve_compute())
     model = options.compute.place(checkpoint.build())
@@ -129,7 +129,7 @@ def draw_showcase(weights: Path, folder: Path, town: Path, seed: int = 0) -> Pat
 
 
 def compare(before: list[dict[str, float]], after: list[dict[str, float]], shipped: dict[str, float]) -> str:
-    """Table of mean recall@1 before and after training, over seeds, and of the network that ships."""
+    """Table of recall@1 before and after training, mean over seeds, and of the network that ships."""
     several = len(after) > 1
     rows = [["recall@1 in percent", "untrained", "trained", "gain", *(["gain per seed"] if several else []), "shipped"]]
     for name in after[0]:
@@ -141,18 +141,14 @@ def compare(before: list[dict[str, float]], after: list[dict[str, float]], shipp
     return "\n".join(align(rows))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of `python3 -m benchmarks.demo`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train once per seed (default: 0)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("data/demo_town"), help="where the town is drawn (default: data/demo_town)"
-    )
+def build_parser() -> OneLineParser:
+    parser = OneLineParser("benchmarks.demo", description=__doc__.splitlines()[0], formatter_class=HelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="train once per seed")
+    parser.add_argument("--out", type=Path, default=Path("data/demo_town"), metavar="DIR", help="the town's folder")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
     args = build_parser().parse_args(argv)
     start = time.monotonic()
     print(f"drawing the town in {args.out}", flush=True)
@@ -162,17 +158,16 @@ def main(argv: list[str] | None = None) -> int:
         before.append(measure("demo_untrained", args.out, seed, {"n_epochs": "0", "no_report": ""}))
         after.append(measure("demo", args.out, seed, {}))
         print(f"\n{time.monotonic() - start:.0f} s after the start, with seed {seed} done", flush=True)
-    print("\nthe network that ships with the project, on the same town", flush=True)
+    print("\nthe network that ships, on the same town", flush=True)
     shipped = measure_shipped(args.out)
     print(f"\n{compare(before, after, shipped)}")
-    print(
-        "\nshipped: trained for longer, on other towns and there in every weather; it sees this town for the first time"
-    )
+    print("\nshipped: trained for longer, on other towns, in every weather; it has never seen this town")
+    trained = newest_run("demo")
     for what, weights, folder in (
-        ("trained here", weights_of_run(newest_run("demo")), newest_run("demo")),
-        ("shipped", SHIPPED, newest("demo_shipped")),
+        ("trained here", weights_of_run(trained), trained),
+        ("shipped", SHIPPED, newest_run("demo_shipped")),
     ):
-        print(f"\n{what}: open {folder / 'report.html'} to see what it finds, and where it looks")
+        print(f"\n{what}: open {folder / 'report.html'} to see what it finds and where it looks")
         print(f"predictions and logs: {folder}; picture: {draw_showcase(weights, folder, args.out)}")
     print(f"{time.monotonic() - start:.0f} s in all")
     return 0

@@ -38,7 +38,7 @@ step() {
 }
 
 checks=()
-[ -n "${QUICK:-}" ] && checks=(--checks golden_descriptors fp16_step sync_bn_refused)
+[ -n "${QUICK:-}" ] && checks=(--checks descriptors fp16_step sync_bn_refused)
 step checks 100 benchmarks.checks.gpu_checks "${checks[@]}"
 step decode 30 benchmarks.speed.decode --images "$images"
 step embed 120 benchmarks.speed.embed --rate_only --arch "$arch" --size "${embed_size[@]}" --batch "$batch" \

@@ -1,11 +1,11 @@
-"""Train a small SegVPR on many generated towns, a new one in every leg, into one file that ships.
+"""Train a small SegVPR on many drawn towns, a new one in every leg, into one file that ships.
 
     python3 -m benchmarks.train_town [--legs 24] [--pretrain PATH] [--out segvpr_town.pth] [flags of main.py ...]
 
-A leg is a run of main.py that starts from the weights of the one before, on a town of its own: one synthetic camera, queries in
-rain, snow, sun and at night, labels for all. What it is evaluated on, it has never seen: other towns, and there another camera too.
-The command may be stopped at any moment; given again, it goes on. At the end the weights are written in half precision, with their
-history and the command beside them (`.json`), and evaluated next to the untrained network.
+A leg is a run of main.py on a town of its own that starts from the weights of the leg before. All legs have one synthetic camera,
+queries in rain, snow, sun and at night, and labels. Evaluation uses other towns, and another camera in them too. You may stop the
+command at any moment; the same command continues. At the end it writes the weights in half precision, with history and command
+beside them (`.json`), and evaluates them next to the untrained network.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from benchmarks.demo import SIZE, SMALL, run, words
 from benchmarks.harness.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
 from benchmarks.harness.machine import machine
 from benchmarks.study.variants import CONDITIONS, town_flags
-from datasets.command_line import OneLineParser, positive, read_flags
+from datasets.command_line import HelpFormatter, OneLineParser, number, positive, read_flags
+from datasets.files import write_text
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
-from utils.evaluation.tables import align
 from utils.options.parsers import main_parser
 from utils.runs.checkpoints import load_checkpoint, save_checkpoint
 from utils.runs.folders import LAST, weights_of_run
@@ -32,14 +32,15 @@ from utils.summarize import RESULTS
 from utils.system.command import run_command
 from utils.system.compute import resolve_compute
 from utils.system.logs import LOGGER, start_logging
-from utils.training.schedules import poly
+from utils.system.tables import align
+from utils.training.optimizers import poly
 from utils.training.settings import LossSettings
 
 LARGEST_BYTES = 25 * 2**20
 VALIDATION_SEED, FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED = 90_000, 91_000, 1_000
-"""Seeds of towns: training takes one after the other from its first, which must stay below the others."""
+"""Seeds of towns. Training counts up from its first seed and must stay below the others."""
 TRAINED_IN = ("rain", *MORE)
-"""Conditions of the queries, all of them of the synthetic camera and with labels."""
+"""Conditions of the training queries, which the synthetic camera takes."""
 NETWORK = {
     "attention": "after_norm",
     "input": "imagenet",
@@ -47,59 +48,40 @@ NETWORK = {
     "train_q": "+".join(f"town10/queries_{name}/front_rear" for name in TRAINED_IN),
     "lr": "0.001",
 }
-"""What differs from the demo's network; the reasons are in docs/study.md."""
+"""Where it differs from the demo's network; docs/study.md gives the reasons."""
 FEWEST, MOST = 5, 80
-"""Random negatives among which the nearest are taken: in the first leg, and at most. Later legs bear harder ones."""
+"""Random negatives among which the nearest are taken: in the first leg, and at most. A trained network can use harder ones."""
 
-DECIDED = (
-    "exp_name",
-    "resume",
-    "dataset_root",
-    "dataset_root_val",
-    "dataset_root_test",
-    "DA_datasets",
-    "seed",
-    "lr_triplets",
-)
+DECIDED = "exp_name resume dataset_root dataset_root_val dataset_root_test DA_datasets seed lr_triplets".split()
+"""Flags of main.py that this program sets."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of `python3 -m benchmarks.train_town`; what it does not know goes to main.py."""
+def build_parser() -> OneLineParser:
+    """Command line of `python3 -m benchmarks.train_town`; flags that it does not know go to main.py."""
     parser = OneLineParser(
-        prog="benchmarks.train_town",
+        "benchmarks.train_town",
         description=__doc__.splitlines()[0],
         epilog="Other flags go to main.py (--lr is the rate of the first leg).",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--legs",
-        type=positive,
-        default=24,
-        metavar="N",
-        help="towns to train on; the learning rate falls from leg to leg, so this stays as it is when training goes on "
-        "(default: 24)",
-    )
-    parser.add_argument("--places", type=positive, default=150, metavar="N", help="per town (default: 150)")
-    parser.add_argument(
-        "--size", type=positive, nargs=2, default=SIZE, metavar=("W", "H"), help="of the pictures (default: 224 128)"
-    )
-    parser.add_argument("--evaluation_towns", type=positive, default=2, metavar="N", help="unseen towns (default: 2)")
-    parser.add_argument("--name", default="train_town", help="runs go to runs/NAME (default: train_town)")
-    parser.add_argument(
-        "--data", type=Path, default=Path("data/train_town"), metavar="DIR", help="where towns are drawn"
-    )
-    parser.add_argument(
-        "--pretrain", default="none", metavar="imagenet|none|PATH", help="encoder weights of the first leg"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and of training (default: 0)")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the result (default: segvpr_town.pth in the folder of the runs)"
-    )
+    add = parser.add_argument
+    legs = "towns to train on; the learning rate falls from leg to leg, so give the same number to continue"
+    add("--legs", type=positive, default=24, metavar="N", help=legs)
+    add("--places", type=positive, default=150, metavar="N", help="per town")
+    add("--size", type=positive, nargs=2, default=SIZE, metavar=("W", "H"), help="of the pictures")
+    add("--evaluation_towns", type=positive, default=2, metavar="N", help="unseen towns")
+    add("--name", default="train_town", help="runs go to runs/NAME")
+    add("--data", type=Path, default=Path("data/train_town"), metavar="DIR", help="folder of the towns")
+    add("--pretrain", default="none", metavar="imagenet|none|PATH", help="encoder weights of the first leg")
+    seed = number(int, {"least": 0})
+    add("--seed", type=seed, default=0, metavar="N", help="of weights and of training")
+    add("--out", type=Path, metavar="FILE", help="the result (default: segvpr_town.pth in the folder of the runs)")
     return parser
 
 
 def shared_flags(args: argparse.Namespace, extra: Sequence[str], leg: int = 0) -> dict[str, str]:
-    """What a leg is trained with, but for its rate and its town: ours, with those of the command line in their place."""
+    """Flags of a leg except rate and town; those of the command line replace ours."""
     own = own_flags(extra, "benchmarks.train_town", DECIDED)
     ours = {"target_size": " ".join(map(str, args.size)), "pretrain": args.pretrain}
     flags = {**SMALL, **NETWORK, "neg_samples": str(min(MOST, FEWEST * 4**leg)), **ours, **own}
@@ -107,7 +89,7 @@ def shared_flags(args: argparse.Namespace, extra: Sequence[str], leg: int = 0) -
 
 
 def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: Path | None) -> Job:
-    """The run of one leg; its rate goes on from the leg before, on one curve that reaches zero with the last leg's end."""
+    """The run of one leg. One curve of the learning rate runs through all legs and reaches zero at the end of the last."""
     flags = shared_flags(args, extra, leg)
     parsed = main_parser().parse_args(words(flags))
     flags["lr"] = repr(poly(parsed.lr, leg, args.legs))
@@ -129,7 +111,7 @@ def draw(args: argparse.Namespace, seed: int, passes: Sequence[str] = tuple(STAN
 
 
 def draw_training(args: argparse.Namespace, leg: int, job: Job) -> None:
-    """The town of a leg: the pictures that its run is trained on."""
+    """Draw the town of a leg: only pictures that its run trains on."""
     passes = [f"town10/{name}" for name in ("gallery", *TRAINED_IN)]
     if "--DA_datasets" in job.flags:
         passes += [name for name, one in STANDARD_PASSES.items() if one.town == "robotcar"]
@@ -151,9 +133,9 @@ def record_of(folder: Path, leg: int) -> Path:
 
 
 def train_leg(args: argparse.Namespace, extra: Sequence[str], leg: int) -> dict:
-    """One leg, or what is on record of it; its record: flags and history.
+    """Train one leg unless it is on record; returns the record: flags and history.
 
-    Of a finished leg its weights alone are kept, until the next is finished; the town goes.
+    The town of a finished leg is deleted, and its weights once the next leg is finished.
     """
     folder = Path("runs", args.name)
     before = weights_of(folder, leg - 1) if leg else None
@@ -176,15 +158,13 @@ def train_leg(args: argparse.Namespace, extra: Sequence[str], leg: int) -> dict:
     history = checkpoint.training["run"]["history"]
     save_checkpoint(weights_of(folder, leg), checkpoint.build(), {})
     record = {"leg": leg, "town_seed": FIRST_TRAINING_SEED + leg, "flags": list(job.flags), "history": history}
-    part = record_of(folder, leg).with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    part.replace(record_of(folder, leg))
+    write_text(record_of(folder, leg), json.dumps(record, indent=1) + "\n")
     clean_up(args, leg)
     return record
 
 
 def clean_up(args: argparse.Namespace, leg: int) -> None:
-    """Give back the disk space of what a leg on record no longer needs."""
+    """Free the disk space that a leg on record no longer needs."""
     folder, town = Path("runs", args.name), town_folder(args, FIRST_TRAINING_SEED + leg)
     for path in (folder / f"leg_{leg:03d}").glob("*/*.pth"):
         path.unlink()
@@ -195,7 +175,7 @@ def clean_up(args: argparse.Namespace, leg: int) -> None:
 
 
 def untrained_weights(args: argparse.Namespace, extra: Sequence[str]) -> Path:
-    """The network as the first leg starts with it."""
+    """The network with which the first leg starts."""
     town = draw_validation(args)
     job = leg_job(args, extra, 0, None)
     flags = {"dataset_root": f"{town}/idda", "train_q": "town10/queries_rain/front_rear"}
@@ -207,7 +187,7 @@ def untrained_weights(args: argparse.Namespace, extra: Sequence[str]) -> Path:
 def evaluate(
     args: argparse.Namespace, checkpoints: dict[str, Path], extra: Sequence[str]
 ) -> dict[str, dict[str, dict]]:
-    """`results.json` of each checkpoint on each unseen town, by checkpoint and town; what is on disk is not done again."""
+    """`results.json` of each checkpoint on each unseen town, by checkpoint and town; results on disk are kept."""
     own = main_parser().parse_args(list(extra))
     found: dict[str, dict[str, dict]] = {name: {} for name in checkpoints}
     for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + args.evaluation_towns):
@@ -224,7 +204,7 @@ def evaluate(
 
 
 def evaluation_table(found: dict[str, dict[str, dict]]) -> str:
-    """Recall@1 in percent by condition: checkpoints side by side, mean over towns and each town."""
+    """Recall@1 in percent by condition: the mean over towns of each checkpoint, and each town of the last."""
     rows = [["recall@1 in percent", *found, "per town (last)"]]
     for name, title in CONDITIONS.items():
         values = {
@@ -239,12 +219,12 @@ def evaluation_table(found: dict[str, dict[str, dict]]) -> str:
 
 
 def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]) -> None:
-    """All legs, the file that ships, and its evaluation."""
+    """Train all legs, write the file that ships, and evaluate it."""
     start_logging()
-    if args.seed < 0:
-        raise ValueError(f"--seed {args.seed}: give 0 or more")
     if args.legs > VALIDATION_SEED - FIRST_TRAINING_SEED:
-        raise ValueError(f"--legs {args.legs}: their towns would reach those that are held out")
+        raise ValueError(
+            f"--legs {args.legs}: more than there are training towns; give at most {VALIDATION_SEED - FIRST_TRAINING_SEED}"
+        )
     folder = Path("runs", args.name)
     folder.mkdir(parents=True, exist_ok=True)
     out = args.out or folder / "segvpr_town.pth"
@@ -258,13 +238,15 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
     save_checkpoint(out, last.build(), {}, half=True)
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)
-    start_logging()  # eval.py has closed the log that it shared with us
+    start_logging()  # again: eval.py has closed the log
     record = {"command": shlex.join(["python3", "-m", "benchmarks.train_town", *command]), "machine": machine()}
     record |= {"bytes": size, "legs": legs, "evaluation": found}
-    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    write_text(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     LOGGER.info("%s: %.1f MiB, history beside it\n%s", out, size / 2**20, evaluation_table(found))
     if size > LARGEST_BYTES:
-        raise ValueError(f"{out}: {size} bytes, but a file that ships may have {LARGEST_BYTES}; train a smaller --arch")
+        raise ValueError(
+            f"{out}: {size} bytes; a file that ships has at most {LARGEST_BYTES}, so train a smaller --arch"
+        )
 
 
 def summary(history: Sequence[dict]) -> str:
@@ -275,7 +257,6 @@ def summary(history: Sequence[dict]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
     command = list(sys.argv[1:] if argv is None else argv)
     args, extra = build_parser().parse_known_args(command)
     return run_command("benchmarks.train_town", lambda: train(args, extra, command))

@@ -23,13 +23,7 @@ SMALL_EVAL = "--eval_scale 1 --num_workers 0 --device cpu --no_report".split()
 
 
 def evaluation_flags(root) -> list[str]:
-    return [
-        "--dataset_root_val",
-        str(root / "idda"),
-        "--dataset_root_test",
-        str(root / "robotcar"),
-        *SMALL_EVAL,
-    ]
+    return ["--dataset_root_val", str(root / "idda"), "--dataset_root_test", str(root / "robotcar"), *SMALL_EVAL]
 
 
 def error_line(capsys, status: int) -> str:
@@ -57,8 +51,12 @@ def test_training_leaves_what_evaluation_writes(trained_run):
 
 def test_rates_reach_zero_after_the_triplets_that_are_given(tiny_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = [*data_flags(tiny_root)[:2], *SMALL_RUN, "--da_method", "none", "--exp_name", "falling"]
-    assert main.main([*words, "--lr_triplets", "16"]) == 0  # two epochs of 8 queries
+    words = [
+        *data_flags(tiny_root)[:2],
+        *SMALL_RUN,
+        *"--da_method none --exp_name falling --queries_per_epoch 4".split(),
+    ]
+    assert main.main([*words, "--lr_triplets", "8"]) == 0  # two epochs of 4 queries
     (folder,) = (tmp_path / "runs/falling").iterdir()
     with open(folder / "history.csv") as file:
         rates = [float(row["lr_encoder"]) for row in csv.DictReader(file)]
@@ -154,16 +152,8 @@ def test_without_data_flags_the_town_is_made_and_used_again(tmp_path, monkeypatc
 def test_any_folder_of_images_of_mixed_sizes_can_be_evaluated(trained_run, tmp_path):
     for i, (suffix, size) in enumerate([(".png", (136, 128)), (".JPG", (128, 136)), (".jpeg", (200, 100))]):
         write_pass(tmp_path / "all" / str(i), 3, i, origin=(277000.0, 110000.0 + 200 * i), suffix=suffix, size=size)
-    command = [
-        "--resume",
-        str(trained_run / "last.pth"),
-        "--dataset_root_test",
-        str(tmp_path),
-        "--test_g",
-        "all",
-        "--test_q",
-        "all",
-    ]
+    command = ["--resume", str(trained_run / "last.pth"), "--dataset_root_test", str(tmp_path)]
+    command += "--test_g all --test_q all".split()
     assert evaluation_script.main([*command, *SMALL_EVAL, "--output_dir", str(tmp_path / "out")]) == 0
     (found,) = json.loads((tmp_path / "out/results.json").read_text())["sets"]
     assert found["num_gallery"] == 9 and found["recall"]["1"] == 1  # each image finds itself
@@ -194,12 +184,12 @@ def test_a_released_checkpoint_needs_no_flags(tiny_root, tmp_path, capsys):
     assert "validation is skipped" in capsys.readouterr().out
 
 
-def test_resuming_continues_at_the_next_epoch(trained_run, tiny_root, tmp_path, monkeypatch):
+def test_a_run_resumed_under_another_name_ends_as_the_uninterrupted_one(trained_run, tiny_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = [*data_flags(tiny_root), *SMALL_RUN]
-    assert main.main([*flags, "--n_epochs", "1", "--exp_name", "short"]) == 0
-    (short,) = (tmp_path / "runs/short").iterdir()
-    assert main.main([*flags, "--resume", str(short / "last.pth"), "--exp_name", "long"]) == 0
+    half_way = trained_run / "previous.pth"
+    assert load_checkpoint(half_way).training["run"]["epoch"] < 2
+    assert main.main([*flags, "--resume", str(half_way), "--exp_name", "long"]) == 0
     (long,) = (tmp_path / "runs/long").iterdir()
     ours, uninterrupted = (load_checkpoint(folder / "last.pth") for folder in (long, trained_run))
     assert (
@@ -229,7 +219,8 @@ def test_training_starts_from_a_released_file_at_epoch_0(tiny_root, tmp_path, mo
 
 def test_resuming_under_the_same_name_goes_on_in_the_same_folder(tiny_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = ["--dataset_root", str(tiny_root / "idda"), *SMALL_RUN, "--da_method", "none", "--exp_name", "same"]
+    short = "--da_method none --exp_name same --queries_per_epoch 4".split()
+    flags = ["--dataset_root", str(tiny_root / "idda"), *SMALL_RUN, *short]
     assert main.main([*flags, "--n_epochs", "0"]) == 0
     (folder,) = (tmp_path / "runs/same").iterdir()
     flags.remove("--no_report")
@@ -242,17 +233,8 @@ def test_resuming_under_the_same_name_goes_on_in_the_same_folder(tiny_root, tmp_
 @pytest.mark.parametrize("method", ["alternating", "none"])
 def test_other_domain_adaptation_and_no_evaluation_data(tiny_root, tmp_path, monkeypatch, method):
     monkeypatch.chdir(tmp_path)
-    flags = [
-        "--dataset_root",
-        str(tiny_root / "idda"),
-        *SMALL_RUN,
-        "--n_epochs",
-        "1",
-        "--da_method",
-        method,
-        "--n_neg",
-        "2",
-    ]
+    short = f"--n_epochs 1 --queries_per_epoch 4 --n_neg 2 --da_method {method}".split()
+    flags = ["--dataset_root", str(tiny_root / "idda"), *SMALL_RUN, *short]
     if method != "none":
         flags += ["--DA_datasets", str(tiny_root / "robotcar")]
     assert main.main(flags) == 0

@@ -9,8 +9,7 @@ from tests.golden_model import CONFIGURATIONS, formula_model, golden, labels, pi
 from utils.evaluation.metrics import ConfusionMatrix
 from utils.runs.released import from_released, to_released
 from utils.training.losses import semantic_loss, triplet_loss
-from utils.training.optimizers import build_optimizers
-from utils.training.schedules import poly
+from utils.training.optimizers import build_optimizers, poly
 from utils.training.settings import LossSettings
 from utils.training.step import train_step
 

@@ -18,7 +18,7 @@ from tests.tiny import SMALL_RUN
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SMALL = {
-    "main.py": SMALL_RUN,
+    "main.py": [*SMALL_RUN, *"--n_epochs 1 --queries_per_epoch 4".split()],
     "eval.py": ["--eval_scale", "1", "--num_workers", "0", "--device", "cpu", "--no_report"],
     "datasets.town": ["--size", "124", "122", "--places", "4", "--workers", "1"],
     "datasets.check": ["--workers", "1"],
@@ -62,9 +62,8 @@ def run(command: str) -> int:
     name = words[1] if words[0] == "-m" else words[0]
     flags = words[2:] if words[0] == "-m" else words[1:]
     if name.startswith("benchmarks.") or (name == "utils.export" and importlib.util.find_spec("onnx") is None):
-        importlib.import_module(name).build_parser().parse_args(
-            flags
-        )  # not run: takes minutes, needs an optional package
+        # not run: takes minutes, or needs an optional package
+        importlib.import_module(name).build_parser().parse_args(flags)
         return 0
     if "--help" in flags:
         with pytest.raises(SystemExit) as stop:

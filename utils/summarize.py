@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets.command_line import OneLineParser
-from utils.evaluation.tables import printable
 from utils.options.arguments import recorded_arguments
 from utils.runs.checkpoints import load_checkpoint
 from utils.runs.folders import BEST, LAST, PREVIOUS
 from utils.summary_table import SHOWN_AT, Cell, Condition, Row, Summary, to_markdown, write_summary
 from utils.system.command import run_command
 from utils.system.logs import LOGGER, start_logging
+from utils.system.tables import printable
 
 RESULTS = "results.json"
 ROOTS = ("dataset_root", "dataset_root_val", "dataset_root_test", "DA_datasets")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.evaluation.tables import printable
+from utils.system.tables import printable
 
 SHOWN_AT = ("1", "5")
 

@@ -1,16 +1,13 @@
-"""Kill a small training run (SIGKILL) at random moments, resume it, and compare with the run that nobody touched.
+"""Kill a small training run (SIGKILL) at random moments, resume it, and compare it with an uninterrupted run.
 
     python3 -m benchmarks.checks.crash [--kills 50] [--seed 0] [--out docs/crash.json]
 
-Every trial is a run of its own: killed once at a moment drawn uniformly over the length of the uninterrupted run, then continued
-with `--resume auto` until its end. Weights, optimiser states and history must be equal bit for bit.
+Every trial is a run of its own. It is killed once, at a moment drawn uniformly over the length of the uninterrupted run, and
+resumed with `--resume auto`. Weights, optimiser states and history must then be equal bit for bit.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
-import platform
 import random
 import signal
 import sys
@@ -21,7 +18,9 @@ from pathlib import Path
 import torch
 
 import main as training_script
+from benchmarks.harness.command_line import benchmark_parser, write_record
 from benchmarks.harness.small_run import FLAGS, data_flags, small_town
+from datasets.command_line import OneLineParser, positive
 from utils.runs.checkpoints import load_checkpoint
 from utils.runs.folders import LAST
 from utils.system.logs import progress_bar
@@ -39,7 +38,7 @@ def _train(folder: Path, flags: list[str]) -> None:
 
 
 def start(folder: Path, flags: list[str]) -> multiprocessing.Process:
-    """Start a run in a child forked from this process, which has torch imported already."""
+    """Start a run in a forked child: this process has imported torch already."""
     folder.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context("fork").Process(target=_train, args=(folder, flags))
     process.start()
@@ -47,16 +46,11 @@ def start(folder: Path, flags: list[str]) -> multiprocessing.Process:
 
 
 def final(folder: Path) -> dict:
-    """What must be equal of the finished run below `folder`."""
+    """What two equal runs share: the end of the run below `folder`."""
     (last,) = folder.glob(f"runs/default/*/{LAST}")
     checkpoint = load_checkpoint(last)
-    run, optimizers = checkpoint.training["run"], checkpoint.training["optimizers"]
-    return {
-        "weights": checkpoint.state_dict,
-        "optimizers": optimizers,
-        "history": run["history"],
-        "epoch": run["epoch"],
-    }
+    run = {key: checkpoint.training["run"][key] for key in ("history", "epoch")}
+    return {"weights": checkpoint.state_dict, "optimizers": checkpoint.training["optimizers"], **run}
 
 
 def same(a, b) -> bool:
@@ -71,7 +65,7 @@ def same(a, b) -> bool:
 
 
 def trial(folder: Path, flags: list[str], moment: float) -> dict:
-    """Kill a run `moment` seconds after its start, resume it to the end; what was found on disk in between."""
+    """Kill a run `moment` seconds after its start and resume it to the end; `files` are the checkpoints found in between."""
     process = start(folder, flags)
     process.join(moment)
     alive = process.is_alive()
@@ -85,19 +79,23 @@ def trial(folder: Path, flags: list[str], moment: float) -> dict:
 
 
 def clean_up(folder: Path) -> None:
-    """Give back the disk space of a finished trial."""
+    """Free the disk space of a finished trial."""
     for file in folder.rglob("*.pth*"):
         file.unlink()
 
 
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("checks.crash", __doc__)
+    parser.add_argument("--kills", type=positive, default=50, metavar="N", help="trials")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments")
+    parser.add_argument("--num_workers", type=int, default=1, metavar="N", help="loader processes of the runs")
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50, help="trials (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    parser.add_argument("--num_workers", type=int, default=1, help="loader processes of the runs (default: 1)")
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     moments = random.Random(args.seed)
+    trials = []
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         flags = [*data_flags(small_town(work / "town")), *FLAGS, "--num_workers", str(args.num_workers)]
@@ -105,34 +103,22 @@ def main(argv: list[str] | None = None) -> int:
         start(work / "whole", flags).join()
         length = time.monotonic() - begin
         expected = final(work / "whole")
-        trials = []
-        bar = progress_bar(range(args.kills), desc="kills", unit="kill")
-        for i in bar:
-            # two runs of one folder and second would get different names, so each trial has a folder of its own
-            record = trial(work / str(i), flags, moments.uniform(0, length))
-            record["equal"] = record["status"] == 0 and same(final(work / str(i)), expected)
+        for i in progress_bar(range(args.kills), desc="kills", unit="kill"):
+            folder = work / str(i)
+            record = trial(folder, flags, moments.uniform(0, length))
+            record["equal"] = record["status"] == 0 and same(final(folder), expected)
             if not record["equal"]:
-                print((work / str(i) / "console.txt").read_text()[-2000:])
-            clean_up(work / str(i))
+                print((folder / "console.txt").read_text()[-2000:])
+            clean_up(folder)
             trials.append(record)
-            bar.set_postfix(equal=sum(t["equal"] for t in trials))
     equal, killed = sum(t["equal"] for t in trials), sum(t["killed"] for t in trials)
     begun = sum(LAST in t["files"] for t in trials)
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    summary = {
-        "trials": args.kills,
-        "killed": killed,
-        "equal": equal,
-        "run_length_s": round(length, 2),
-        "versions": versions,
-    }
     print(
-        f"{equal} of {args.kills} runs ended equal to the uninterrupted one ({killed} were killed before their end, ",
-        end="",
+        f"{equal} of {args.kills} runs ended equal to the uninterrupted one ({killed} were killed before their end, {begun} of "
+        f"them with a checkpoint on disk; the uninterrupted run took {length:.1f} s)"
     )
-    print(f"{begun} of them with a checkpoint on disk; the uninterrupted run took {length:.1f} s)")
-    if args.out:
-        args.out.write_text(json.dumps({**summary, "each": trials}, indent=1) + "\n")
+    summary = {"trials": args.kills, "killed": killed, "equal": equal, "run_length_s": round(length, 2)}
+    write_record(args.out, {**summary, "each": trials})
     return 0 if equal == args.kills else 1
 
 

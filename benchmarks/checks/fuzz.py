@@ -1,9 +1,8 @@
-"""Damage a small data set and a checkpoint at random; every outcome must be a result or a one-line error, never a traceback.
+"""Damage a small data set and a checkpoint at random; every command must end in a result or a one-line error.
 
 python3 -m benchmarks.checks.fuzz [--cases 300] [--seed 0] [--out docs/fuzz.json]
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -21,8 +20,10 @@ from PIL import Image
 
 import eval as evaluation_script
 import main as training_script
+from benchmarks.harness.command_line import benchmark_parser, write_record
 from benchmarks.harness.small_run import EVALUATION_FLAGS, FLAGS, SIZE, data_flags, small_town
 from datasets.check import check
+from datasets.command_line import OneLineParser, positive
 from models import build_model
 from utils.runs.checkpoints import save_checkpoint
 from utils.system.logs import progress_bar
@@ -82,10 +83,8 @@ def redraw(path: Path, rng: random.Random) -> None:
 
 
 def swap_for_neighbour(path: Path, rng: random.Random) -> None:
-    shutil.copyfile(
-        rng.choice([p for p in sorted(path.parent.iterdir()) if p.is_file()] or [path]), path.with_suffix(".swap")
-    )
-    os.replace(path.with_suffix(".swap"), path)
+    neighbours = [p for p in sorted(path.parent.iterdir()) if p.is_file()] or [path]
+    path.write_bytes(rng.choice(neighbours).read_bytes())
 
 
 def empty_folder(path: Path, rng: random.Random) -> None:
@@ -122,7 +121,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 
 class Fuzz:
-    """A town and a checkpoint to damage, in `work`, which becomes the current folder of every command."""
+    """A town and a checkpoint to damage, in `work`; every command runs there."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
@@ -134,7 +133,7 @@ class Fuzz:
 
         Returns
         -------
-        `damages`, `command`, `status`, `error` (the line), and `fault`: "" or what should not have happened.
+        `damages`, `command`, `status`, `error` (the line), and `fault`: what should not have happened, or "".
         """
         rng = random.Random(seed)
         copy, checkpoint = self.work / "copy", self.work / "checkpoint.pth"
@@ -197,27 +196,28 @@ class Fuzz:
         return {"status": status, "error": errors[0] if errors else "", "fault": fault}
 
 
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("checks.fuzz", __doc__)
+    parser.add_argument("--cases", type=positive, default=300, metavar="N", help="damaged copies")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the first case")
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=300, help="damaged copies (default: 300)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first case (default: 0)")
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
+    cases = []
     with tempfile.TemporaryDirectory() as name:
         fuzz = Fuzz(Path(name))
-        cases = []
         for seed in progress_bar(range(args.seed, args.seed + args.cases), desc="cases", unit="case"):
             cases.append(fuzz.case(seed))
             if cases[-1]["fault"]:
                 print(json.dumps(cases[-1], indent=1))
     faults = sum(bool(case["fault"]) for case in cases)
-    outcomes = Counter((case["command"], case["status"]) for case in cases)
+    outcomes = Counter(f"{case['command']}: status {case['status']}" for case in cases)
     print(f"{args.cases} cases, {faults} faults")
-    for (command, status), count in sorted(outcomes.items(), key=str):
-        print(f"  {command}: status {status}: {count}")
-    if args.out:
-        counts = {f"{command}: {status}": count for (command, status), count in sorted(outcomes.items(), key=str)}
-        args.out.write_text(json.dumps({"cases": args.cases, "faults": faults, "outcomes": counts}, indent=1) + "\n")
+    for outcome, count in sorted(outcomes.items()):
+        print(f"  {outcome}: {count}")
+    write_record(args.out, {"cases": args.cases, "faults": faults, "outcomes": dict(sorted(outcomes.items()))})
     return 1 if faults else 0
 
 

@@ -1,6 +1,8 @@
-"""Whether a GPU computes what it should: golden descriptors, an fp16 step, refusals, compiled against eager losses.
+"""Whether a GPU computes what it should: descriptors as on the CPU, an fp16 step, refusals, compiled against eager losses.
 
-python3 -m benchmarks.checks.gpu_checks [--device cuda] [--out checks.json]
+    python3 -m benchmarks.checks.gpu_checks [--device cuda] [--out checks.json]
+
+The test suite compares the CPU's descriptors with the golden numbers of the reference.
 """
 
 import argparse
@@ -8,36 +10,35 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.harness.machine import processor, write_record
+from benchmarks.harness.command_line import benchmark_parser, write_record
+from benchmarks.harness.machine import processor
 from benchmarks.speed.train_step import random_batch
 from models import build_model
-from tests.golden_model import formula_model, golden, pictures
 from utils.system.compute import check_sync_bn, resolve_compute
 from utils.training.optimizers import build_optimizers
 from utils.training.step import train_step
 
-GOLDEN_WITHIN, COMPILED_WITHIN = 1e-4, 1e-3
+DESCRIPTORS_WITHIN, COMPILED_WITHIN = 1e-4, 1e-3
 SIZE, STEPS = (192, 128), 2
 
 
-def golden_descriptors(device: str) -> dict:
-    """The reference's descriptors in full float32 (no TF32), from the network and from what embeds many images."""
+def descriptors(device: str) -> dict:
+    """Full float32 (no TF32) against the CPU: the network, and the embedder, which folds batch norm."""
     compute = resolve_compute(device, "fp32", deterministic=True)
-    model = compute.place(formula_model("resnet50", "deeplab"))
-    images = pictures("open/eval", 2, 128, 192).to(compute.device)
-    expected = golden("eval_resnet50_deeplab")["embeddings"]
+    model = seeded_model("resnet50").eval()
+    images, _, _ = random_batch(SIZE, SIZE, 1)
     errors = {}
     with torch.inference_mode():
+        expected = model.embed(model.prepare(images))
+        model = compute.place(model)
         for name, network in (("model", model), ("embedder", compute.embedder(model))):
-            found = network.embed(images).cpu().numpy()
-            errors[name] = float(np.abs(found - expected).max() / np.abs(expected).max())
-    require(max(errors.values()) < GOLDEN_WITHIN, f"relative errors {errors}, {GOLDEN_WITHIN} is allowed")
+            found = network.embed(network.prepare(images)).cpu()
+            errors[name] = float((found - expected).abs().max() / expected.abs().max())
+    require(max(errors.values()) < DESCRIPTORS_WITHIN, f"relative errors {errors}, {DESCRIPTORS_WITHIN} is allowed")
     return errors
 
 
@@ -46,7 +47,7 @@ def fp16_step(device: str) -> dict:
     if device == "cpu":
         return {"skipped": "fp16 is not for CPUs"}
     compute = resolve_compute(device, "fp16")
-    model = seeded_model(compute.place)
+    model = compute.place(seeded_model()).train()
     optimizers = build_optimizers(model, scale_losses=True)
     before = model.encoder.conv1.weight.detach().clone()
     batch = on_device(model)
@@ -63,7 +64,7 @@ def fp16_step(device: str) -> dict:
 
 
 def sync_bn_refused(device: str) -> dict:
-    """`--sync_bn` is refused where there is one process."""
+    """`--sync_bn` is refused for a single process."""
     try:
         check_sync_bn(torch.device(device))
     except ValueError as error:
@@ -72,27 +73,22 @@ def sync_bn_refused(device: str) -> dict:
 
 
 def compiled_losses(device: str) -> dict:
-    """The losses of two steps, compiled as eager, in full float32."""
+    """The losses of two steps in full float32, compiled and eager."""
     losses = {}
     for way, compiled in (("eager", False), ("compiled", True)):
         compute = resolve_compute(device, "fp32", compiled, deterministic=True)
-        model = seeded_model(compute.place)
+        model = compute.place(seeded_model()).train()
         optimizers, batch = build_optimizers(model), on_device(model)
         steps = [train_step(model, optimizers, *batch, num_queries=2, compute=compute) for _ in range(STEPS)]
-        losses[way] = [{name: float(loss) for name, loss in step.items()} for step in steps]
-    pairs = [
-        (eager[name], compiled[name])
-        for eager, compiled in zip(losses["eager"], losses["compiled"], strict=True)
-        for name in eager
-    ]
-    error = max(abs(a - b) / max(abs(a), 1e-3) for a, b in pairs)
+        losses[way] = [float(loss) for step in steps for loss in step.values()]
+    error = max(abs(a - b) / max(abs(a), 1e-3) for a, b in zip(losses["eager"], losses["compiled"], strict=True))
     require(error < COMPILED_WITHIN, f"relative error {error:.2g}, {COMPILED_WITHIN} is allowed: {losses}")
     return losses | {"relative_error": error}
 
 
-def seeded_model(place: Callable) -> torch.nn.Module:
+def seeded_model(arch: str = "resnet18") -> torch.nn.Module:
     torch.manual_seed(0)
-    return place(build_model("resnet18")).train()
+    return build_model(arch)
 
 
 def on_device(model: torch.nn.Module) -> tuple[Tensor, ...]:
@@ -106,26 +102,29 @@ def require(condition: bool, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
-CHECKS = (golden_descriptors, fp16_step, sync_bn_refused, compiled_losses)
+CHECKS: dict[str, Callable[[str], dict]] = {
+    check.__name__: check for check in (descriptors, fp16_step, sync_bn_refused, compiled_losses)
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = benchmark_parser("checks.gpu_checks", __doc__, device="cuda")
+    parser.add_argument("--checks", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="NAME", help="which")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--checks", nargs="+", default=[check.__name__ for check in CHECKS], metavar="NAME")
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     print(processor(args.device))
     record = {}
-    for check in (check for check in CHECKS if check.__name__ in args.checks):
+    for name in args.checks:
         start = time.perf_counter()
         try:
-            found = {"passed": True, **check(args.device)}
+            record[name] = {"passed": True, **CHECKS[name](args.device)}
         except Exception as error:
             traceback.print_exc()
-            found = {"passed": False, "error": f"{type(error).__name__}: {error}"}
-        record[check.__name__] = found
-        print(f"{'ok    ' if found['passed'] else 'FAILED'} {check.__name__} ({time.perf_counter() - start:.0f} s)")
+            record[name] = {"passed": False, "error": f"{type(error).__name__}: {error}"}
+        print(f"{'ok    ' if record[name]['passed'] else 'FAILED'} {name} ({time.perf_counter() - start:.0f} s)")
         write_record(args.out, {"checks": record}, args.device)
     return 0 if all(found["passed"] for found in record.values()) else 1
 

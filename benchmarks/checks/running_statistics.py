@@ -1,9 +1,9 @@
-"""How much of a network's recall hangs on the running statistics of its batch norm, above all those of the first.
+"""How much of a network's recall depends on the running statistics of its batch norm, above all those of the first.
 
     python3 -m benchmarks.checks.running_statistics --resume runs/demo/<timestamp>/best.pth [--town data/demo_town]
 
-Recall@1 with the statistics that training left, with ones collected anew over training images (as many of the source as of the
-target domain, weights untouched), and with those of the first batch norm alone collected anew.
+It prints recall@1 three times: with the statistics that training left; with all of them collected anew over training images (as
+many of the source as of the target domain; the weights stay); and with only those of the first batch norm collected anew.
 """
 
 import copy
@@ -13,17 +13,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.harness.machine import machine, write_record
-from benchmarks.harness.town_sets import build_parser, correct_first, town_sets
+from benchmarks.harness.command_line import write_record
+from benchmarks.harness.machine import machine
+from benchmarks.harness.town_sets import correct_first, town_parser, town_sets
+from datasets.command_line import OneLineParser
 from datasets.places import load_image_set
 from datasets.reading.transforms import read_image
 from models import SegVPR
 from utils.evaluation.recall import evaluate_places
-from utils.evaluation.tables import align
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import load_checkpoint
 from utils.system.compute import resolve_compute
 from utils.system.seeding import generator
+from utils.system.tables import align
 
 BATCHES, BATCH = 25, 6
 FIRST = "encoder.bn1"
@@ -59,13 +61,17 @@ def with_first_of(model: SegVPR, other: SegVPR) -> SegVPR:
 
 
 def shift(model: SegVPR, other: SegVPR) -> float:
-    """Mean over the first layer's channels of how far the running means lie apart, in standard deviations."""
+    """How far the running means of the first batch norm lie apart, in standard deviations: mean over its channels."""
     a, b = (batch_norms(m)[FIRST] for m in (model, other))
     return float(((a.running_mean - b.running_mean) / b.running_var.sqrt()).abs().mean())
 
 
+def build_parser() -> OneLineParser:
+    return town_parser("checks.running_statistics", __doc__)
+
+
 def main(argv: list[str] | None = None) -> int:
-    args = build_parser(__doc__.splitlines()[0]).parse_args(argv)
+    args = build_parser().parse_args(argv)
     compute = resolve_compute(args.device)
     options = EmbeddingOptions(num_workers=args.num_workers, compute=compute)
     stored = compute.place(load_checkpoint(args.resume).build()).eval()

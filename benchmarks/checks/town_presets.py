@@ -1,13 +1,13 @@
-"""What the town's presets of difficulty measurably are, and the pictures of docs/town.md.
+"""Measure the town's presets of difficulty, and draw the pictures of docs/town.md.
 
     python3 -m benchmarks.checks.town_presets [--places 24] [--size 224 126] [--out town_presets.json] [--pictures DIR]
 
-For each preset: facades that are of a type of their own, pixels of moving things, displacement of the queries' cameras, and how far
-the overcast pictures of the "real" camera lie from the same pictures taken by the synthetic one.
+For each preset: the share of facades that have a type of their own, pixels of moving things, displacement of the queries' cameras,
+and how far the overcast pictures of the "real" camera differ from the synthetic camera's.
 """
 
-import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from benchmarks.harness.machine import write_record
+from benchmarks.harness.command_line import benchmark_parser, write_record
+from datasets.command_line import OneLineParser, positive
 from datasets.town.drawing.facades import font
 from datasets.town.passes import VERSION, Settings, chunks
 from datasets.town.pictures import frames, make_atlas, render, street_of
@@ -23,7 +24,8 @@ from datasets.town.world.difficulty import PRESETS, Knobs
 from datasets.town.world.mesh import BICYCLE, MOTORCYCLE, PERSON, RIDER, TRUCK, VEHICLE
 
 MOVING = (PERSON, RIDER, VEHICLE, TRUCK, BICYCLE, MOTORCYCLE)
-PLAN_ONLY = (97, 97)  # size where nothing is drawn
+PLAN_ONLY = (97, 97)
+"""Size of pictures for measurements that draw none."""
 
 
 def drawn(settings: Settings, wanted):
@@ -39,7 +41,7 @@ def drawn(settings: Settings, wanted):
 
 
 def own_types(settings: Settings) -> float:
-    """Share of the facades along the streets whose type (all but width, colour shade, door and sign) is the first of its side."""
+    """Share of facades whose type is new on its side of the street; a type is all but width, shade, door and sign."""
     first = total = 0
     for chunk in chunks(settings):
         if chunk.first:
@@ -58,7 +60,7 @@ def own_types(settings: Settings) -> float:
 
 
 def moving_share(settings: Settings) -> float:
-    """Share of the labelled pictures' pixels that vehicles, bicycles and people take, over the rain queries of both towns."""
+    """Share of pixels of vehicles, bicycles and people in the labelled rain queries of both towns."""
     pictures = drawn(settings, lambda town, run, camera, place: town != "robotcar" and run == "rain")
     return float(np.mean([np.isin(label, MOVING).mean() for *_, label in pictures]))
 
@@ -79,8 +81,8 @@ def displacements(settings: Settings) -> dict[str, float]:
 
 
 def statistics(photo: np.ndarray) -> np.ndarray:
-    """Colour and blur of a picture: mean saturation, brightness of the corners beside the middle's, and grain and edges (mean
-    absolute difference of neighbours in grey, 0..1)."""
+    """Mean saturation, brightness of the lower corners relative to the middle, and mean absolute difference of grey neighbours
+    (0..1), which grain and edges raise and blur lowers."""
     values = photo.astype(np.float64) / 255.0
     grey, (h, w) = values.mean(2), photo.shape[:2]
     saturation = ((values.max(2) - values.min(2)) / np.maximum(values.max(2), 0.02)).mean()
@@ -90,8 +92,8 @@ def statistics(photo: np.ndarray) -> np.ndarray:
 
 
 def camera_gap(settings: Settings, places: int = 8) -> tuple[np.ndarray, float]:
-    """How the "real" camera's overcast pictures differ from the synthetic camera's at the same places: change of the mean
-    `statistics`, and mean absolute difference of the pictures in grey levels."""
+    """The "real" camera's overcast pictures against the synthetic camera's of the same places: change of the mean `statistics`,
+    and mean absolute difference in grey levels."""
     pictures = []
     for knobs in (settings.knobs, replace(settings.knobs, domain_gap=0.0)):
         changed = replace(settings, knobs=knobs)
@@ -159,27 +161,26 @@ def draw_pictures(folder: Path, places: int, size: tuple[int, int] = (240, 135),
     _sheet([(name, row(replace(Knobs(), **c))) for name, c in changes], list(COLUMNS), folder / "town_knobs.jpg")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python3 -m benchmarks.checks.town_presets", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("--places", type=int, default=24, help="places per town")
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("checks.town_presets", __doc__)
+    parser.add_argument("--places", type=positive, default=24, metavar="N", help="places per town")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(224, 126), metavar=("W", "H"), help="of the pictures, pixels"
+        "--size", type=positive, nargs=2, default=(224, 126), metavar=("W", "H"), help="of the pictures, in pixels"
     )
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="also draw the pictures of docs/town.md")
-    args = parser.parse_args()
-    figures = {
-        name: measure(Settings(tuple(args.size), args.places, 0, knobs))
-        for name, knobs in tqdm(PRESETS.items(), "presets")
-    }
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    size = tuple(args.size)
+    figures = {name: measure(Settings(size, args.places, 0, knobs)) for name, knobs in tqdm(PRESETS.items(), "presets")}
     print(json.dumps(figures, indent=1))
-    record = {"places": args.places, "size": list(args.size), "town_version": VERSION, "presets": figures}
-    write_record(args.out, record)
+    write_record(args.out, {"places": args.places, "size": size, "town_version": VERSION, "presets": figures})
     if args.pictures:
         draw_pictures(args.pictures, args.places)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,12 +16,12 @@ PEAKS = {
     "T4": (65e12, 8.1e12),
     "V100": (125e12, 15.7e12),
 }
-"""By a part of the GPU's name, the first that fits: operations per second in 16 bits, and in float32 as convolutions take it
-(TF32 where there is such a thing). Dense, from the makers' data sheets."""
+"""Part of the GPU's name (the first that fits counts) -> dense operations per second in 16 bits, and in float32 with TF32 if the
+GPU has it. From the makers' data sheets."""
 
 
 def peak_flops(gpu: str, precision: str) -> float | None:
-    """Operations per second that a GPU can do at most, None where it is not listed.
+    """Operations per second that a GPU can do at most; None if it is not listed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Many runs of main.py, spread over devices: finished ones are recognised, interrupted ones go on."""
+"""Many runs of main.py, spread over devices: finished runs are skipped, interrupted ones continue."""
 
 import os
 import signal
@@ -45,19 +45,19 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        """Words after `python3 main.py`: the run goes on where there is one."""
+        """Words after `python3 main.py`; a run that has begun continues."""
         resume = "auto" if self.weights is None or newest_run(self) else str(self.weights)
         return [*self.flags, "--exp_name", self.exp_name, "--resume", resume]
 
 
 def newest_run(job: Job) -> Path | None:
-    """Folder of the newest run that has a checkpoint, None where there is none."""
+    """Folder of the newest run that has a checkpoint, or None."""
     names = (LAST, PREVIOUS, BEST)
     return newest(path.parent for name in names for path in job.folder.glob(f"*/{name}"))
 
 
 def state(job: Job) -> str:
-    """`new`, `begun` or `finished`; ValueError where the run was made with other arguments, all of them named."""
+    """`new`, `begun` or `finished`; ValueError names all arguments in which a run on disk differs."""
     run = newest_run(job)
     if run is None:
         return NEW
@@ -66,14 +66,14 @@ def state(job: Job) -> str:
     odd = changed(recorded, arguments_of(job.flags))
     if odd:
         raise ValueError(
-            f"{run}: was made with other arguments ({'; '.join(odd)}); give those, or move the folder out of the way"
+            f"{run}: was made with other arguments ({'; '.join(odd)}); give those, or move the folder away"
         )
     return FINISHED if (run / RESULTS).is_file() else BEGUN
 
 
 def own_flags(line: Sequence[str], program: str, decided: Container[str]) -> dict[str, str]:
-    """Words of a command line that go to main.py, as flags; ValueError for one of those that the program decides itself."""
-    main_parser().parse_args(list(line))  # a line that main.py would refuse ends here
+    """Words of a command line that go to main.py, as flags; ValueError for a flag that the program sets itself."""
+    main_parser().parse_args(list(line))  # what main.py would refuse ends here
     flags: dict[str, str] = {}
     for word in line:
         if word.startswith("--"):
@@ -82,17 +82,17 @@ def own_flags(line: Sequence[str], program: str, decided: Container[str]) -> dic
             flags[name] = f"{flags[name]} {word}".strip()
     for name in flags:
         if name in decided:
-            raise ValueError(f"--{name}: {program} decides that itself, see its --help")
+            raise ValueError(f"--{name}: {program} sets this flag itself; leave it out")
     return flags
 
 
 def arguments_of(flags: Sequence[str]) -> dict:
-    """What main.py would record of these flags."""
+    """The arguments that main.py would record of these flags."""
     return plain_values(main_parser().parse_args(list(flags)))
 
 
 def changed(recorded: Mapping, wanted: Mapping) -> list[str]:
-    """Arguments that make another run, as `--name was a, is b`; where data lie and what computes may differ."""
+    """Arguments that make it another run, as `--name was a, is b`; data folders and devices may differ."""
     names = [name for name in wanted if name not in NOT_CONFIGURATION - {"seed"}]
     return [
         f"--{name} was {recorded.get(name)}, is {wanted[name]}" for name in names if recorded.get(name) != wanted[name]
@@ -100,7 +100,7 @@ def changed(recorded: Mapping, wanted: Mapping) -> list[str]:
 
 
 def drop_training_state(job: Job) -> None:
-    """Of a finished run keep `best.pth` alone, where there is one: the others only serve to go on with it."""
+    """Delete checkpoints of a finished run that only serve to continue it; `best.pth` stays."""
     run = newest_run(job)
     if run is not None and (run / RESULTS).is_file() and (run / BEST).is_file():
         for name in (LAST, PREVIOUS):
@@ -108,10 +108,7 @@ def drop_training_state(job: Job) -> None:
 
 
 def devices(name: str, at_once: int = 1) -> list[str]:
-    """What one process at a time runs on: each CUDA device that is visible (its number or id), else the one device.
-
-    A device stands in the list `at_once` times.
-    """
+    """Each visible CUDA device (its number or id), or else the one device; each `at_once` times."""
     if name == "cpu" or not torch.cuda.is_available():
         return [name] * at_once
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -119,9 +116,9 @@ def devices(name: str, at_once: int = 1) -> list[str]:
 
 
 def launch(job: Job, device: str, share: int = 1) -> subprocess.Popen:
-    """Start main.py in a session of its own, so that a Ctrl-C reaches it once, through us; its output goes to a file.
+    """Start main.py in a session of its own, so that Ctrl-C reaches it only through us; its output goes to a file.
 
-    `share` is how many runs share the cores: each gets as many threads as leave room for the others.
+    `share` runs share the cores: each gets its part of the threads.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
@@ -140,13 +137,13 @@ def launch(job: Job, device: str, share: int = 1) -> subprocess.Popen:
 
 
 def run_jobs(jobs: Sequence[Job], on: Sequence[str]) -> None:
-    """Bring all runs to their end, one at a time on each entry of `on` (see `devices`).
+    """Finish all runs, one at a time on each entry of `on` (see `devices`).
 
-    A signal is passed on to the runs, which save themselves; the same call then goes on with them.
+    A signal is passed on to the runs, which save themselves; the same call continues them.
 
     Raises
     ------
-    ValueError : a run was made with other arguments, or failed; the others are stopped and saved.
+    ValueError : a run has other arguments, or failed; the others are saved and stopped.
     """
     states = [state(job) for job in jobs]
     waiting = [job for job, s in zip(jobs, states) if s != FINISHED]
@@ -178,9 +175,7 @@ def run_jobs(jobs: Sequence[Job], on: Sequence[str]) -> None:
     finally:
         bar.close()
         if running:
-            LOGGER.warning(
-                "stopping %d runs; they save themselves, and the same command goes on with them", len(running)
-            )
+            LOGGER.warning("stopping %d runs; they save themselves, and the same command continues them", len(running))
         for _, process, _ in running.values():
             process.send_signal(signal.SIGTERM)
         for _, process, _ in running.values():

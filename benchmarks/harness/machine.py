@@ -1,6 +1,5 @@
-"""What a benchmark ran on, its record, and how much memory a piece of work takes."""
+"""What a benchmark ran on, and how much memory a piece of work takes."""
 
-import json
 import multiprocessing
 import os
 import platform
@@ -23,18 +22,12 @@ def machine() -> str:
 
 
 def processor(device: str) -> str:
-    """What a benchmark computes on, in words: the GPU where it is one, else the machine."""
+    """What a benchmark computes on, in words: the GPU, or else the machine."""
     if device != "cuda":
         return machine()
-    import torch  # only now: it would raise the peak memory that others measure
+    import torch  # not above: it would raise the peak memory that others measure
 
     return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-
-
-def write_record(path: Path | None, content: dict, device: str = "cpu") -> None:
-    """Write a benchmark's figures as JSON, the machine first; nothing where no file is asked for."""
-    if path is not None:
-        path.write_text(json.dumps({"machine": processor(device), **content}, indent=1) + "\n")
 
 
 def _peak_mib() -> float:
@@ -61,8 +54,8 @@ def in_a_process_of_its_own(prepare: Callable, work: Callable, *arguments) -> di
 
     Returns
     -------
-    `result`, `seconds` of the work, `peak_mib` of the process (imports and preparation included), and `added_mib`, by which
-    the work raised it.
+    `result`; `seconds` of the work; `peak_mib`, the most memory of the process, imports and preparation included;
+    `added_mib`, by how much the work raised that peak.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measured, (prepare, work, arguments))

@@ -1,7 +1,7 @@
-"""The plain float32 way, as the reference works: what the benchmarks compare with.
+"""The plain float32 way, as in the reference, with which the benchmarks compare.
 
-Contiguous layout, PyTorch's default settings, optimisers as they come, the discriminator trained in alternation, losses read back
-at every step, images normalised one by one on the CPU, a gallery embedded again for every query set.
+Contiguous layout, PyTorch's default settings and optimisers, an alternating discriminator, losses read back at every step, images
+normalised one by one on the CPU, and a gallery that is embedded again for every query set.
 """
 
 import numpy as np
@@ -96,8 +96,8 @@ def plain_embed(
 def plain_evaluation(
     model: SegVPR, gallery: ImageSet, query_sets: list[ImageSet], scale: float, device: str = "cpu", workers: int = 3
 ) -> list[np.ndarray]:
-    """The first 20 gallery images for every query of every set, the gallery embedded for each set anew."""
-    from utils.retrieval.exact import search  # a GPU machine may lack faiss, and needs it for nothing else here
+    """The first 20 gallery images of every query of every set; the gallery is embedded anew for each set."""
+    from utils.retrieval.exact import search  # not above: only this needs faiss, which a GPU machine may lack
 
     found = []
     for queries in query_sets:

@@ -1,4 +1,4 @@
-"""A data set and a training run of seconds, for the benchmarks that repeat them many times."""
+"""A data set and a training run that take seconds, for benchmarks that repeat them many times."""
 
 from pathlib import Path
 

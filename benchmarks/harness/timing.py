@@ -1,4 +1,4 @@
-"""Callables timed alternately, A B A B, so that whatever else the machine does falls on all of them alike."""
+"""Callables timed alternately, A B A B, so that other work on the machine slows all of them alike."""
 
 import statistics
 import time
@@ -15,13 +15,13 @@ def alternate(
 
     Parameters
     ----------
-    candidates : one that returns a float has timed itself: that is its seconds.
-    clock : seconds; `time.process_time` for work of one process that is not to be charged for others on the machine.
+    candidates : a float that one returns counts as its seconds.
+    clock : seconds; `time.process_time` leaves out other processes.
 
     Returns
     -------
-    By name: `seconds`, its median; `runs`, all its times; `speedup`, the median over rounds of the first callable's time
-    divided by its own in the same round (1 for the first one).
+    By name: `seconds`, the median; `runs`, all times; `speedup`, the median over rounds of the first callable's time divided
+    by this one's in the same round (1 for the first).
     """
     runs: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warmup + rounds):

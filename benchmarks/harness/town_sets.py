@@ -1,24 +1,23 @@
-"""All query sets of a town, for benchmarks that ask one network about them in several ways."""
+"""All query sets of the demo's town, for benchmarks that evaluate one network on them in several ways."""
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.demo import FRESH, FRESH_NAME, TITLES, robotcar_sets
+from benchmarks.harness.command_line import benchmark_parser
+from datasets.command_line import OneLineParser
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from utils.evaluation.recall import EvaluationSet, SetResult
 
 
-def build_parser(description: str) -> argparse.ArgumentParser:
+def town_parser(name: str, about: str) -> OneLineParser:
     """Command line of such a benchmark."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--resume", type=Path, required=True, help="the network")
-    parser.add_argument("--town", type=Path, default=Path("data/demo_town"))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--num_workers", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
+    parser = benchmark_parser(name, about, device="auto")
+    parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="the network")
+    parser.add_argument("--town", type=Path, default=Path("data/demo_town"), metavar="DIR", help="the town")
+    parser.add_argument("--num_workers", type=int, default=1, metavar="N", help="loader processes")
     return parser
 
 
@@ -36,5 +35,5 @@ def town_sets(town: Path) -> list[EvaluationSet]:
 
 
 def correct_first(result: SetResult) -> np.ndarray:
-    """Whether each query's nearest image is of its place, bool (Q,)."""
+    """Whether the nearest image of each query shows its place: bool (Q,)."""
     return result.correct[result.set.thresholds_m[0]][:, 0]

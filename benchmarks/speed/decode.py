@@ -3,7 +3,6 @@
 python3 -m benchmarks.speed.decode [--device cuda] [--size 1920 1080] [--images 48] [--out decode.json]
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -11,22 +10,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness.machine import processor, write_record
+from benchmarks.harness.command_line import benchmark_parser, settings_of, write_record
+from benchmarks.harness.machine import processor
 from benchmarks.harness.timing import alternate
 from benchmarks.speed.input_pipeline import write_photo
 from benchmarks.speed.processes import table
+from datasets.command_line import OneLineParser, positive
 from datasets.reading.transforms import decode_images, read_encoded, read_image, why_no_decoder
-from utils.evaluation.tables import align
+from utils.system.tables import align
+
+
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("speed.decode", __doc__, device="cuda")
+    parser.add_argument(
+        "--size", type=positive, nargs=2, default=[1920, 1080], metavar=("W", "H"), help="of the images"
+    )
+    parser.add_argument("--images", type=positive, default=48, metavar="N", help="files, decoded in one call")
+    parser.add_argument("--repeats", type=positive, default=5, metavar="N", help="rounds")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--size", type=int, nargs=2, default=[1920, 1080], metavar=("W", "H"))
-    parser.add_argument("--images", type=int, default=48, help="files, decoded in one call (default: 48)")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     device = torch.device(args.device)
     reason = why_no_decoder(device)
     if reason:
@@ -54,8 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{args.images} JPEGs of {args.size[0]}x{args.size[1]}, {processor(args.device)}")
     print("\n".join(align(table(times, "images", args.images))))
     print(f"grey levels apart: {difference['largest']} at most, {difference['mean']:.3f} on average")
-    record = {"settings": vars(args) | {"out": None}, "difference": difference, "times": times}
-    write_record(args.out, record, args.device)
+    write_record(args.out, {"settings": settings_of(args), "difference": difference, "times": times}, args.device)
     return 0
 
 

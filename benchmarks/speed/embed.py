@@ -2,8 +2,8 @@
 
     python3 -m benchmarks.speed.embed [--arch resnet50] [--size 384 216] [--images 48] [--device cpu] [--out embed.json]
 
-Each way runs in a process of its own, in turn. The evaluation has a gallery and four query sets of equal size, as RobotCar's
-overcast, rain, snow, sun and night; the plain way embeds the gallery four times.
+Each way runs in a process of its own, in turn. The evaluation has a gallery and four query sets of equal size, like RobotCar's
+overcast, rain, snow, sun and night. The plain way embeds the gallery four times.
 """
 
 import argparse
@@ -16,16 +16,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.harness.command_line import benchmark_parser, settings_of, write_record
 from benchmarks.harness.flops import embedding_flops, peak_flops
-from benchmarks.harness.machine import processor, write_record
+from benchmarks.harness.machine import processor
 from benchmarks.harness.plain import plain_evaluation
 from benchmarks.speed.processes import Child, clock_for, processor_time, table, timed
+from datasets.command_line import OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.places import ImageSet, load_image_set
 from models import build_model
-from utils.evaluation.tables import align
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.system.compute import resolve_compute
+from utils.system.tables import align
 
 PLAIN = "plain float32"
 CONDITIONS = ("overcast", "rain", "snow", "sun", "night")
@@ -33,7 +35,7 @@ BATCH = 24
 
 
 def draw_images(folder: Path, size: tuple[int, int], count: int) -> None:
-    """`count` JPEG files in each condition's folder: smooth noise, which costs a decoder what a photo does."""
+    """`count` JPEG files in each condition's folder: smooth noise, as costly to decode as a photo."""
     rng = np.random.default_rng(0)
     for condition in CONDITIONS:
         (folder / condition).mkdir(parents=True)
@@ -97,7 +99,7 @@ def build_evaluation(arch: str, device: str, folder: Path, workers: int, precisi
 
 
 def with_flops(rate: dict[str, dict], arch: str, size: tuple[int, int], batch: int, device: str) -> dict[str, dict]:
-    """The rates with images per second, and the share of the GPU's peak that they make use of (None where it is not known)."""
+    """The rates with images per second and the share of the GPU's peak that they use, None if the peak is not known."""
     flops = embedding_flops(arch, size)
     name = torch.cuda.get_device_name() if device == "cuda" else ""
     for way, times in rate.items():
@@ -108,30 +110,38 @@ def with_flops(rate: dict[str, dict], arch: str, size: tuple[int, int], batch: i
     return rate
 
 
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("speed.embed", __doc__, device="cpu")
+    add = parser.add_argument
+    add("--arch", default="resnet50", help="encoder")
+    add("--size", type=positive, nargs=2, default=[384, 216], metavar=("W", "H"), help="of the images")
+    add("--images", type=positive, default=48, metavar="N", help="files per condition")
+    add("--batch", type=positive, default=BATCH, metavar="N", help="images from memory at once")
+    add("--num_workers", type=int, default=1, metavar="N", help="loader processes")
+    add("--precisions", nargs="+", default=["fp32", "auto"], metavar="NAME", help="ours")
+    add("--compile", action="store_true", help="add compiled embedding")
+    add("--rate_only", action="store_true", help="only from memory: no files, no faiss")
+    add("--repeats", type=positive, default=3, metavar="N", help="rounds")
+    cpu_time = "measure processor time, because others use the machine; whole evaluations only with --num_workers 0"
+    add("--cpu_time", action="store_true", help=cpu_time)
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", type=int, nargs=2, default=[384, 216], metavar=("W", "H"))
-    parser.add_argument("--images", type=int, default=48, help="per condition (default: 48)")
-    parser.add_argument("--batch", type=int, default=BATCH, help=f"images from memory at once (default: {BATCH})")
-    parser.add_argument("--num_workers", type=int, default=1)
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "auto"], help="ours (default: fp32 auto)")
-    parser.add_argument("--compile", action="store_true", help="add compiled embedding")
-    parser.add_argument("--rate_only", action="store_true", help="from memory alone: no files, no faiss")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--cpu_time",
-        action="store_true",
-        help="processor time, where others use the machine; of whole evaluations with --num_workers 0 alone",
-    )
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     size = tuple(args.size)
     names = dict.fromkeys(resolve_compute(args.device, precision).precision for precision in args.precisions)
+    rate = measure_rate(args, size, list(names))
+    evaluation = {} if args.rate_only else measure_evaluation(args, size, list(names))
+    write_record(args.out, {"settings": settings_of(args), "rate": rate, "evaluation": evaluation}, args.device)
+    return 0
+
+
+def measure_rate(args: argparse.Namespace, size: tuple[int, int], precisions: list[str]) -> dict[str, dict]:
+    """Embedding from memory, printed as a table; returned by way."""
     measure = clock_for(args.device, args.cpu_time)
     children = {PLAIN: Child(build_plain_rate, args.arch, args.device, size, args.batch, measure=measure)}
-    for precision in names:
+    for precision in precisions:
         for compiled in (False, True) if args.compile else (False,):
             way = args.arch, args.device, size, args.batch, precision, compiled
             children[precision + ", compiled" * compiled] = Child(build_rate, *way, measure=measure)
@@ -140,25 +150,24 @@ def main(argv: list[str] | None = None) -> int:
         f"{args.arch}, embedding {size[0]}x{size[1]} from memory, batches of {args.batch}, {processor(args.device)}, "
         f"{rate[PLAIN]['flops_per_image'] / 1e9:.1f} GFLOP per image"
     )
-    rows = table(rate, "images", args.batch)
     shares = [times["fraction_of_peak"] for times in rate.values()]
-    shown = ["of peak", *("unknown" if share is None else f"{share:.1%}" for share in shares)]
-    print("\n".join(align([[*row, share] for row, share in zip(rows, shown)])))
-    evaluation = {}
-    if not args.rate_only:
-        with tempfile.TemporaryDirectory() as name:
-            draw_images(Path(name), size, args.images)
-            machine_args = (args.arch, args.device, Path(name), args.num_workers)
-            whole = processor_time if args.cpu_time and not args.num_workers else None
-            children = {PLAIN: Child(build_plain_evaluation, *machine_args, measure=whole)}
-            children |= {p: Child(build_evaluation, *machine_args, p, measure=whole) for p in names}
-            evaluation = timed(children, args.repeats)
-        print(f"\nevaluation of four query sets, gallery and sets of {args.images} files each")
-        print("\n".join(align(table(evaluation, "sets", 4))))
-    write_record(
-        args.out, {"settings": vars(args) | {"out": None}, "rate": rate, "evaluation": evaluation}, args.device
-    )
-    return 0
+    column = ["of peak", *("unknown" if share is None else f"{share:.1%}" for share in shares)]
+    print("\n".join(align([[*row, share] for row, share in zip(table(rate, "images", args.batch), column)])))
+    return rate
+
+
+def measure_evaluation(args: argparse.Namespace, size: tuple[int, int], precisions: list[str]) -> dict[str, dict]:
+    """Whole evaluations from files, printed as a table; returned by way."""
+    with tempfile.TemporaryDirectory() as name:
+        draw_images(Path(name), size, args.images)
+        where = args.arch, args.device, Path(name), args.num_workers
+        measure = processor_time if args.cpu_time and not args.num_workers else None
+        children = {PLAIN: Child(build_plain_evaluation, *where, measure=measure)}
+        children |= {p: Child(build_evaluation, *where, p, measure=measure) for p in precisions}
+        evaluation = timed(children, args.repeats)
+    print(f"\nevaluation of four query sets, gallery and sets of {args.images} files each")
+    print("\n".join(align(table(evaluation, "sets", 4))))
+    return evaluation
 
 
 if __name__ == "__main__":

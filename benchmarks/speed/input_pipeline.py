@@ -3,10 +3,7 @@
 python3 -m benchmarks.speed.input_pipeline [--rounds 9] [--images 4] [--out docs/input_pipeline.json]
 """
 
-import argparse
-import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -22,17 +19,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.harness.command_line import benchmark_parser, write_record
 from benchmarks.harness.timing import alternate
+from datasets.command_line import OneLineParser, positive
 from datasets.naming import RAW_TO_CLASS
 from datasets.places import ImageSet
 from datasets.reading.batches import ImageBatches
-from datasets.reading.transforms import (
-    crop_and_flip,
-    read_image,
-    resize_image,
-    scale_image,
-    stack_images,
-)
+from datasets.reading.transforms import crop_and_flip, read_image, resize_image, scale_image, stack_images
 from datasets.reading.triplets import StepBatch, StepPlan, TrainingBatches
 from models.input import CHANNEL_MEANS, to_network_input
 from utils.retrieval.embedding import iterate_batches
@@ -40,11 +33,11 @@ from utils.retrieval.embedding import iterate_batches
 LARGE, SMALL, TARGET = (1920, 1080), (1280, 960), (768, 432)
 QUALITY = 92
 CLOCK = time.process_time
-"""CPU time: what else runs on the machine is not counted."""
+"""CPU time: other work on the machine does not count."""
 
 
 def write_photo(path: Path, size: tuple[int, int], seed: int, label: bool = False) -> str:
-    """A JPEG with coarse structure and fine noise, about as costly to decode as a photo; optionally a label beside it."""
+    """A JPEG with coarse structure and fine noise, about as costly to decode as a photo; with `label`, a label beside it."""
     rng = np.random.default_rng(seed)
     width, height = size
     coarse = Image.fromarray(rng.integers(0, 256, (height // 30, width // 30, 3), dtype=np.uint8))
@@ -101,7 +94,7 @@ def plain_triplet(paths: list[str], top: int, left: int, flip: bool) -> tuple[Te
 class Case(NamedTuple):
     """The same images read both ways into a float32 batch in network input space.
 
-    `eight_bit` is ours as far as a loader process goes with it: the rest is the device's.
+    `eight_bit` is the part of ours that a loader process does; the device does the rest.
     """
 
     plain: Callable[[], Tensor | tuple[Tensor, Tensor]]
@@ -195,7 +188,7 @@ def stages(path: str) -> dict[str, dict[str, Callable[[], object]]]:
 
 
 def reduced_decoding(path: str) -> dict[str, float]:
-    """What decoding at half size (Pillow's draft mode) would give instead of the 2x2 mean, in grey levels."""
+    """How far decoding at half size (Pillow's draft mode) lies from the 2x2 mean, in grey levels."""
     with Image.open(path) as image:
         image.draft("RGB", (LARGE[0] // 2, LARGE[1] // 2))
         reduced = torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -204,7 +197,7 @@ def reduced_decoding(path: str) -> dict[str, float]:
 
 
 def start_up(folder: Path, workers: int) -> float:
-    """Seconds that a pass over eight tiny images per worker takes."""
+    """Seconds for a pass over eight tiny images per worker."""
     paths = []
     for i in range(8 * max(1, workers)):
         path = folder / f"tiny/{i}.png"
@@ -217,26 +210,27 @@ def start_up(folder: Path, workers: int) -> float:
     return time.perf_counter() - start
 
 
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("speed.input_pipeline", __doc__)
+    parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="alternations")
+    parser.add_argument("--images", type=positive, default=4, metavar="N", help="files per case, at least 3")
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="alternations (default: 9)")
-    parser.add_argument("--images", type=int, default=4, help="files per case, at least 3 (default: 4)")
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         record = run(Path(name), args.rounds, max(3, args.images))
     print_tables(record)
-    if args.out:
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(args.out, record)
     return 0
 
 
 def run(folder: Path, rounds: int, images: int) -> dict:
     """Time everything; the content of the JSON record."""
-    versions = {"torch": torch.__version__, "torchvision": torchvision.__version__, "pillow": PIL.__version__}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores; one thread"
-    record = {"machine": machine, "versions": versions, "rounds": rounds, "cases": {}, "milliseconds": {}}
+    versions = {"torchvision": torchvision.__version__, "pillow": PIL.__version__}
+    record = {"threads": 1, "versions": versions, "rounds": rounds, "cases": {}, "milliseconds": {}}
     made = cases(folder, images)
     for name, case in made.items():
         difference = largest_difference(case.plain(), case.ours())
@@ -268,7 +262,7 @@ def print_tables(record: dict) -> None:
         eight_bit = f"{case['eight_bit_images_per_s']:7.1f} {case['speedup_eight_bit']:6.2f}x"
         plain = f"{case['plain_images_per_s']:7.1f}"
         print(f"{name:44s} {plain} {ours} {eight_bit} {case['largest_difference']:7.2f}")
-    print("8-bit: as a loader process hands it on, where the device is a GPU and makes floating-point numbers of it")
+    print("8-bit: what a loader process does if a GPU makes the floating-point numbers")
     for way, parts in record["milliseconds"].items():
         print(f"\nms, {way}: " + ", ".join(f"{part} {value:.1f}" for part, value in parts.items()))
     half = record["decoding_at_half_size"]

@@ -2,30 +2,31 @@
 
     python3 -m benchmarks.speed.mining [--dims 768 3072] [--rounds 7] [--out mining.json]
 
-The plain way, as the reference works: each query's cache rows are read one by one from a file-backed array (NumPy's memory map, its
-pages in memory), and two searches of their own, by faiss or by scikit-learn, find its positive and its negatives. Its cost is
-linear in the queries, so it is timed on the first `--plain_queries` of them. "Product alone" is the matrix product and nothing
-else: what no way of using it can fall below. Then the memory that ours takes beyond the descriptors, and what its docstring says.
+The plain way, as in the reference: a query's cache rows are read one by one from a memory-mapped file (its pages are in
+memory), and two searches, by faiss or by scikit-learn, find its positive and its negative. Its cost is linear in the queries,
+so it is timed on the first `--plain_queries` of them. "Product alone" is the matrix product that ours cannot do without. Times
+are processor time of all threads on a CPU, wall time on a GPU. Last come the memory that mining adds to the descriptors, and
+what its docstring states.
 """
 
-import argparse
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import faiss
 import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.harness.machine import in_a_process_of_its_own, machine, write_record
+from benchmarks.harness.command_line import benchmark_parser, write_record
+from benchmarks.harness.machine import in_a_process_of_its_own, machine
 from benchmarks.harness.timing import alternate
+from datasets.command_line import OneLineParser, positive
 from datasets.mining import MOST_DISTANCES, MOST_QUERIES, MiningPlan, mine_triplets, plan_mining
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from utils.evaluation.tables import align
+from utils.system.tables import align
 
 KEY = 0
 NEG_SAMPLES = 1000
@@ -39,7 +40,7 @@ class Problem:
         east = np.arange(gallery) * 2.0
         sets = [self._street(east + rng.normal(0, 0.2, gallery)), self._street(rng.uniform(0, east[-1], queries))]
         self.positives, self.not_negative = (neighbours_within(*sets, radius) for radius in (10, 25))
-        # what lies together looks alike; every 20th place looks much like another
+        # neighbours look alike, and so do some distant places
         looks = rng.normal(size=(gallery // 20, dim)).astype(np.float32)
         place = [(s.positions[:, 0] // 40).astype(int) % len(looks) for s in sets]
         self.gallery, self.queries = (
@@ -47,7 +48,7 @@ class Problem:
         )
         self.gallery_size, self.drawn = gallery, np.arange(queries)
         self.hardest = rng.integers(0, gallery, (queries, 1))
-        for query in self.drawn:  # what was remembered is a negative
+        for query in self.drawn:  # remembered images must be negatives
             near = self.not_negative[query]
             while self.hardest[query, 0] in near:
                 self.hardest[query] = rng.integers(0, gallery)
@@ -86,7 +87,7 @@ class Problem:
         return positives, negatives
 
     def ours(self, dtype: str, part: int | None, device: str):
-        """What a training run does once the descriptors are there; returns a callable, for the descriptors are made before."""
+        """A callable that does what a training run does after embedding."""
         places: tuple[Neighbours, Neighbours] = self.positives, self.not_negative
         plan = plan_mining(self.drawn, self.gallery_size, *places, self.hardest, KEY, part)
         gallery, queries = self.gallery[plan.images].astype(dtype), self.queries.astype(dtype)
@@ -103,7 +104,7 @@ class Problem:
 
 
 def synthetic(gallery: int, queries: int, dim: int) -> tuple:
-    """Descriptors without structure and their neighbours: all that memory depends on."""
+    """Descriptors without structure, and their neighbours: memory depends on nothing else."""
     rng = np.random.default_rng(0)
     descriptors = (rng.standard_normal((count, dim), dtype=np.float32) for count in (queries, gallery))
     each = np.arange(queries)[:, None]
@@ -113,7 +114,9 @@ def synthetic(gallery: int, queries: int, dim: int) -> tuple:
     )
     plan = plan_mining(np.arange(queries), gallery, *places, np.full((queries, 1), -1), KEY)
     mine = (plan, *descriptors, *places)
-    mine_triplets(*few(mine, 10), KEY, neg_samples=NEG_SAMPLES, chunk=64)  # threads and libraries take their memory now
+    mine_triplets(
+        *few(mine, 10), KEY, neg_samples=NEG_SAMPLES, chunk=64
+    )  # libraries take their memory before it is measured
     return mine
 
 
@@ -128,7 +131,7 @@ def work(*mine) -> None:
 
 
 def memory(gallery: int, queries: int, dim: int) -> dict:
-    """Memory that mining adds to the descriptors, and what its docstring says that it takes."""
+    """MiB that mining adds to the descriptors, measured and as its docstring states them."""
     added = in_a_process_of_its_own(synthetic, work, gallery, queries, dim)["added_mib"]
     block, chunk, candidates = (
         min(MOST_QUERIES, MOST_DISTANCES // gallery, queries),
@@ -141,6 +144,7 @@ def memory(gallery: int, queries: int, dim: int) -> dict:
 
 def measure(gallery: int, queries: int, dim: int, plain_queries: int, rounds: int, device: str) -> list[dict]:
     """One row per variant of ours: milliseconds per query of the plain ways and of ours, and the ratios."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
         problem = Problem(gallery, queries, dim, Path(folder))
         variants = {
@@ -155,80 +159,53 @@ def measure(gallery: int, queries: int, dim: int, plain_queries: int, rounds: in
         }
         if not np.array_equal(variants["full, float32"]().positives[:plain_queries], plain["faiss"]()[0]):
             raise AssertionError("the plain way and ours chose other positives")
-        cpu: dict[str, list[float]] = {name: [] for name in [*plain, *variants]}
-        clocked = {name: clock(call, cpu[name]) for name, call in {**plain, **variants}.items()}
-        timed = alternate(clocked, rounds)
+        timed = alternate({**plain, **variants}, rounds, clock=clock)
     count = {name: plain_queries if name in plain else queries for name in timed}
-    wall_ms = {name: 1000 * result["seconds"] / count[name] for name, result in timed.items()}
-    cpu_ms = {name: 1000 * median(cpu[name][1:]) / count[name] for name in timed}  # the first round warms up
-    each = {name: np.array(result["runs"]) / count[name] for name, result in timed.items()}
+    ms = {name: 1000 * result["seconds"] / count[name] for name, result in timed.items()}
     shared = {"gallery": gallery, "queries": queries, "dim": dim}
     return [
         {
             "mining": name,
             **shared,
-            "wall_ms": {key: wall_ms[key] for key in [*plain, name]},
-            "cpu_ms": {key: cpu_ms[key] for key in [*plain, name]},
-            "ratio": {engine: float(np.median(each[engine] / each[name])) for engine in plain},
-            "cpu_ratio": {engine: cpu_ms[engine] / cpu_ms[name] for engine in plain},
+            "ms_per_query": {key: ms[key] for key in [*plain, name]},
+            "ratio": {engine: ms[engine] / ms[name] for engine in plain},
         }
         for name in variants
     ]
 
 
-def clock(call: Callable[[], object], seconds: list[float]) -> Callable[[], None]:
-    """Note the processor time of every call, all threads together: it says more than the clock on a busy machine."""
+def print_tables(rows: list[dict], taken: list[dict]) -> None:
+    table = [["mining", "D", "ms/query: faiss", "sklearn", "ours", "ratio to faiss", "to sklearn"]]
+    for row in rows:
+        costs = [f"{cost:.2f}" for cost in row["ms_per_query"].values()]
+        table.append([row["mining"], str(row["dim"]), *costs, *(f"{ratio:.1f}" for ratio in row["ratio"].values())])
+    print("\n".join(align(table)))
+    table = [["memory beyond the descriptors: D", "gallery", "queries", "MiB", "stated"]]
+    for row in taken:
+        table.append([f"{row[key]:.0f}" for key in ("dim", "gallery", "queries", "added_mib", "stated_mib")])
+    print("\n".join(["", *align(table)]))
 
-    def noted() -> None:
-        start = time.process_time()
-        call()
-        seconds.append(time.process_time() - start)
 
-    return noted
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("speed.mining", __doc__, device="cpu")
+    add = parser.add_argument
+    add("--gallery", type=positive, default=10_000, metavar="N", help="gallery images")
+    add("--queries", type=positive, default=1000, metavar="N", help="drawn queries")
+    add("--dims", type=positive, nargs="+", default=[768, 3072], metavar="D", help="of descriptors")
+    add("--plain_queries", type=positive, default=100, metavar="N", help="the plain way is timed on these")
+    add("--rounds", type=positive, default=7, metavar="N", help="of each, in turn")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gallery", type=int, default=10_000, help="gallery images (default: 10000)")
-    parser.add_argument("--queries", type=int, default=1000, help="drawn queries (default: 1000)")
-    parser.add_argument("--dims", type=int, nargs="+", default=[768, 3072], help="of descriptors (default: 768 3072)")
-    parser.add_argument("--plain_queries", type=int, default=100, help="the plain way is timed on these (default: 100)")
-    parser.add_argument("--rounds", type=int, default=7, help="of each, in turn (default: 7)")
-    parser.add_argument("--device", default="cpu", help="where the product runs (default: cpu)")
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     rows = []
     for dim in args.dims:
         rows += measure(args.gallery, args.queries, dim, args.plain_queries, args.rounds, args.device)
-    table = [
-        [
-            "mining",
-            "D",
-            "ms/query: faiss",
-            "sklearn",
-            "ours",
-            "ratios",
-            "cpu ms/query: faiss",
-            "sklearn",
-            "ours",
-            "ratios",
-        ]
-    ]
-    for row in rows:
-        cells = [row["mining"], str(row["dim"])]
-        for costs, ratios in ((row["wall_ms"], row["ratio"]), (row["cpu_ms"], row["cpu_ratio"])):
-            cells += [f"{cost:.2f}" for cost in costs.values()]
-            cells.append(", ".join(f"{ratio:.1f}" for ratio in ratios.values()))
-        table.append(cells)
-    print(f"{args.queries} queries, gallery {args.gallery}, {NEG_SAMPLES} negatives; {machine()}")
-    print("\n".join(align(table)))
     sizes = [(g, q) for g in (args.gallery, 4 * args.gallery) for q in (args.queries, 4 * args.queries)]
     taken = [memory(g, q, dim) for dim in args.dims for g, q in sizes]
-    table = [["memory beyond the descriptors: D", "gallery", "queries", "MiB", "stated"]]
-    for row in taken:
-        figures = f"{row['added_mib']:.0f}", f"{row['stated_mib']:.0f}"
-        table.append([str(row["dim"]), str(row["gallery"]), str(row["queries"]), *figures])
-    print("\n".join(["", *align(table)]))
+    print(f"{args.queries} queries, gallery {args.gallery}, {NEG_SAMPLES} negatives; {machine()}")
+    print_tables(rows, taken)
     write_record(args.out, {"rows": rows, "memory": taken})
     return 0
 

@@ -1,4 +1,4 @@
-"""Ways of doing a piece of work, each in a process of its own; and the table that compares their times."""
+"""Several ways of doing one piece of work, each in a process of its own, and the table that compares their times."""
 
 import multiprocessing
 import time
@@ -12,8 +12,8 @@ from benchmarks.harness.timing import alternate
 
 
 def steady(call: Callable[[], object], calls: int = 5) -> float:
-    """Seconds per call on a GPU: the mean of some in a row, after one that fills the allocator anew. The GPU memory is handed
-    back afterwards, for the processes whose turn is next."""
+    """Seconds per call on a GPU: the mean of several in a row, after one that fills the allocator. The GPU memory is freed
+    afterwards, for the process whose turn is next."""
     call()
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -26,21 +26,21 @@ def steady(call: Callable[[], object], calls: int = 5) -> float:
 
 
 def processor_time(call: Callable[[], object]) -> float:
-    """Seconds that this process computes for a call, on all its cores: what others do on the machine hardly counts."""
+    """Processor seconds of a call on all cores: other work on the machine hardly counts."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
 class Child:
-    """A process of its own that builds something once and calls it on demand, so that settings of one do not reach another.
+    """A process that builds something once and calls it on demand, so that settings of one way do not reach another.
 
-    Several are built at the same time; the first call waits.
+    Several build at the same time; the first call waits.
 
     Parameters
     ----------
     build : called with `arguments` in the child; returns the callable. Both must be importable by name.
-    measure : has a call return the seconds that it finds, see `steady` and `processor_time`; None for wall time.
+    measure : call -> seconds, see `steady` and `processor_time`; None for wall time.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Child:
         return self._pipe.recv()
 
     def close(self) -> None:
-        with suppress(BrokenPipeError):  # it has failed, and said why
+        with suppress(BrokenPipeError):  # the child has failed and printed why
             self._pipe.send(False)
         self._process.join()
 
@@ -72,14 +72,14 @@ def _serve(pipe: Connection, build: Callable[..., Callable[[], object]], argumen
 
 
 def clock_for(device: str, cpu_time: bool) -> Callable[[Callable[[], object]], float] | None:
-    """How a `Child` measures: on a GPU steadily, on request by processor time, else by the wall."""
+    """How a `Child` measures: `steady` on a GPU, processor time on request, else wall time."""
     if device == "cuda":
         return steady
     return processor_time if cpu_time else None
 
 
 def timed(children: dict[str, Child], rounds: int) -> dict[str, dict]:
-    """Their times, by `benchmarks.harness.timing.alternate`; the children end."""
+    """Their times from `benchmarks.harness.timing.alternate`; the children end."""
     try:
         return alternate(children, rounds)
     finally:
@@ -88,7 +88,7 @@ def timed(children: dict[str, Child], rounds: int) -> dict[str, dict]:
 
 
 def table(times: dict[str, dict], unit: str, work: float = 1.0) -> list[list[str]]:
-    """Rows for `align` from what `benchmarks.harness.timing.alternate` gives; `work` units are done in each call."""
+    """Rows for `align` from the result of `benchmarks.harness.timing.alternate`; each call does `work` units."""
     baseline = next(iter(times))
     rows = [["", "seconds", f"{unit}/s", f"x {baseline}"]]
     for name, t in times.items():

@@ -1,17 +1,14 @@
 """Indexes beside exact search on clustered vectors: recall, bytes, build time, queries per second; and a rate of embedding.
 
-python3 -m benchmarks.speed.retrieval [--small] [--vectors 1000000] [--dim 256] [--out docs/retrieval.json]
+    python3 -m benchmarks.speed.retrieval [--small] [--vectors 1000000] [--dim 256] [--out docs/retrieval.json]
 
-Vectors are views of places: a place lies around one of a thousand districts, five views lie around a place, and queries are
-further views with more noise, as another season's would be. Components lose variance as descriptors' do. Everything follows from
-the seed. They lie in a file, as galleries do in eval.py's store, and are searched by its code. Each index is timed in turns with
-the exact search (medians of three rounds), because a shared machine's speed drifts; CPU seconds are given beside wall seconds.
+Vectors are views of places: each place lies around one of a thousand districts, five views lie around a place, and queries are
+further views with more noise, as of another season. Variance falls from component to component, as in descriptors. Everything
+follows from the seed. The vectors lie in a file, like the galleries in eval.py's store, and eval.py's code searches them. Each
+index takes turns with the exact search (medians of three rounds), because the speed of a shared machine drifts.
 """
 
-import argparse
-import json
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -24,16 +21,18 @@ import faiss
 import numpy as np
 import torch
 
+from benchmarks.harness.command_line import benchmark_parser, write_record
+from datasets.command_line import OneLineParser, positive
 from models import build_model
-from utils.evaluation.recall import align
 from utils.retrieval.exact import search
 from utils.retrieval.index import CANDIDATES, SearchableGallery
 from utils.retrieval.settings import RetrievalSettings, check_settings
 from utils.system.seeding import generator
+from utils.system.tables import align
 
 VIEWS, DISTRICTS = 5, 1000
 OWN, VIEW_NOISE, QUERY_NOISE = 1.0, 0.5, 1.4
-"""Spread of places around their district (which has 1), of a gallery's views and of queries around their place."""
+"""Spread of places around their district (districts have 1), and of a gallery's views and of queries around their place."""
 PLACES_AT_ONCE = 10_000
 ROUNDS = 3
 TOP = 20
@@ -160,7 +159,7 @@ def embedding_rate(images: int = 6, size: tuple[int, int] = (540, 960)) -> dict:
 
 
 def table(rows: list[dict]) -> str:
-    """What was found, and what it cost in CPU seconds: other jobs on the machine do not change these."""
+    """What was found, and its cost in CPU seconds, which other jobs on the machine hardly change."""
     header = ["index", "vectors", "nprobe", "@1", "@20", "raw @1", "raw @20", "place R@1", "exact", "bytes"]
     header += ["build CPU s", "queries/CPU s", "exact/CPU s", "ratio"]
     cells = [
@@ -178,53 +177,43 @@ def table(rows: list[dict]) -> str:
     return "\n".join(align([header, *cells]))
 
 
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("speed.retrieval", __doc__)
+    add = parser.add_argument
+    add("--vectors", type=positive, default=1_000_000, metavar="N", help="in the gallery")
+    add("--graph_vectors", type=positive, default=200_000, metavar="N", help="of them in HNSW, which is slow to build")
+    add("--dim", type=positive, default=256, metavar="D", help="numbers per vector")
+    add("--queries", type=positive, default=500, metavar="N", help="new views")
+    add("--indexes", nargs="+", default=list(INDEXES), metavar="FACTORY", help="faiss factory strings")
+    add("--nprobes", type=positive, nargs="+", default=[1, 4, 16, 64], metavar="N", help="lists to search")
+    add("--seed", type=int, default=0, metavar="N", help="of the vectors")
+    add("--small", action="store_true", help=f"a quick look: {SMALL}")
+    add("--work", type=Path, metavar="DIR", help="for temporary files")
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vectors", type=int, default=1_000_000)
-    parser.add_argument("--graph_vectors", type=int, default=200_000, help="of them in HNSW, whose build is slow")
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--queries", type=int, default=500)
-    parser.add_argument("--indexes", nargs="+", default=list(INDEXES), metavar="FACTORY")
-    parser.add_argument("--nprobes", type=int, nargs="+", default=[1, 4, 16, 64], metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--small", action="store_true", help=f"a quick look: {SMALL}")
-    parser.add_argument("--work", type=Path, help="folder for the vectors and indexes, emptied of them after")
-    parser.add_argument("--out", type=Path, help="write JSON here")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.small:
         vars(args).update(SMALL)
     load = os.getloadavg()[0]
+    rows = []
     with tempfile.TemporaryDirectory(dir=args.work) as work:
         town = Town(args.vectors, args.dim, args.seed)
         vectors, seconds, _ = timed(lambda: town.write(Path(work, "vectors.npy")))
         print(f"{vectors.shape} vectors written in {seconds:.0f} s", file=sys.stderr, flush=True)
-        rows = []
         for name in args.indexes:
             gallery = vectors[: args.graph_vectors] if "HNSW" in name else vectors
             nprobes = args.nprobes if "IVF" in name else [None]
             rows += compare(name, nprobes, gallery, town, args.queries, Path(work, "index"))
-    content = {
-        "machine": {
-            "cores": os.cpu_count(),
-            "load_at_start": load,
-            "faiss": faiss.__version__,
-            "torch": torch.__version__,
-        }
-        | {
-            "platform": f"{platform.system()} {platform.machine()}",
-            "faiss_compiled": faiss.get_compile_options().strip(),
-        },
-        "settings": {k: getattr(args, k) for k in ("vectors", "graph_vectors", "dim", "queries", "seed")}
-        | {"rounds": ROUNDS, "views": VIEWS, "own": OWN, "view_noise": VIEW_NOISE, "query_noise": QUERY_NOISE},
-        "flat_bytes_per_vector": 4 * args.dim,
-        "indexes": rows,
-        "embedding": embedding_rate(),
-    }
+    embedding = embedding_rate()
     print(table(rows))
-    embedding = content["embedding"]
     print(f"embedding, resnet50 at 960x540: {embedding['cpu_s_per_image']:.2f} CPU s per image")
-    if args.out:
-        args.out.write_text(json.dumps(content, indent=2) + "\n")
+    settings = {k: getattr(args, k) for k in ("vectors", "graph_vectors", "dim", "queries", "seed")}
+    settings |= {"rounds": ROUNDS, "views": VIEWS, "own": OWN, "view_noise": VIEW_NOISE, "query_noise": QUERY_NOISE}
+    faiss_used = {"version": faiss.__version__, "compiled": faiss.get_compile_options().strip()}
+    found = {"flat_bytes_per_vector": 4 * args.dim, "indexes": rows, "embedding": embedding}
+    write_record(args.out, {"load_at_start": load, "faiss": faiss_used, "settings": settings, **found})
     return 0
 
 

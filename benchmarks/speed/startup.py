@@ -2,24 +2,23 @@
 
     python3 -m benchmarks.speed.startup [--size 100000] [--plain_size 8000] [--out startup.json]
 
-Queries and gallery follow one grid of streets, an image every few metres from each of several cameras. The plain way, as the
-reference works, is a radius search whose lists are kept, and a gallery-sized list of negatives stored for each query: its memory
-grows with queries x gallery, so the two are compared at `--plain_size` of each, and ours alone is taken to `--size`. Each runs in
-a process of its own.
+Queries and gallery follow one grid of streets, with an image every few metres from each of several cameras. The plain way, as in
+the reference, is a radius search that keeps its lists, and a list of negatives for each query. Its memory grows with queries x
+gallery, so both ways are compared at `--plain_size` of each, and only ours goes up to `--size`. Each runs in a process of its own.
 """
 
-import argparse
 import statistics
 import sys
-from pathlib import Path
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.harness.machine import in_a_process_of_its_own, machine, write_record
+from benchmarks.harness.command_line import benchmark_parser, write_record
+from benchmarks.harness.machine import in_a_process_of_its_own, machine
+from datasets.command_line import OneLineParser, positive
 from datasets.naming import KINDS, NEGATIVE_DISTANCE_M
 from datasets.places import ImageSet, neighbours_within
-from utils.evaluation.tables import align
+from utils.system.tables import align
 
 SAME_PLACE_M = KINDS["iddav2"].train_threshold_m
 CAMERAS = ("front", "left", "rear", "right")
@@ -27,7 +26,7 @@ BLOCK_M, TOWN_BLOCKS = 100.0, 10
 
 
 def drive(size: int, spacing_m: float, seed: int) -> ImageSet:
-    """A drive along every street of towns of 10 x 10 blocks, one after the other; positions are off by half a metre or so."""
+    """A drive along every street of one town of 10 x 10 blocks after another; positions have noise of half a metre."""
     rng = np.random.default_rng(seed)
     along = np.arange(-(-size // len(CAMERAS))) * spacing_m
     length = BLOCK_M * TOWN_BLOCKS
@@ -66,14 +65,18 @@ def plain(gallery: ImageSet, queries: ImageSet) -> tuple[float, float]:
     return float(np.mean([len(row) for row in positives])), float(np.mean(counts))
 
 
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("speed.startup", __doc__)
+    add = parser.add_argument
+    add("--size", type=positive, default=100_000, metavar="N", help="queries, and gallery images")
+    add("--plain_size", type=positive, default=8000, metavar="N", help="of each for the comparison")
+    add("--spacing", type=float, default=4.0, metavar="M", help="metres between two images")
+    add("--repeats", type=positive, default=3, metavar="N", help="rounds of each, in turn")
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=100_000, help="queries, and gallery images (default: 100000)")
-    parser.add_argument("--plain_size", type=int, default=8000, help="of each for the comparison (default: 8000)")
-    parser.add_argument("--spacing", type=float, default=4.0, help="metres between two images (default: 4)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds of each, in turn (default: 3)")
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     cases = {"plain": (plain, args.plain_size), "ours": (ours, args.plain_size), "ours, all": (ours, args.size)}
     runs: dict[str, list[dict]] = {name: [] for name in cases}
     for _ in range(args.repeats):
@@ -82,19 +85,16 @@ def main(argv: list[str] | None = None) -> int:
     if runs["plain"][0]["result"] != runs["ours"][0]["result"]:
         raise AssertionError("the plain way and ours found different numbers of images")
     rows = []
+    table = [["", "queries", "gallery", "positives each", "within 25 m each", "s", "MiB added", "MiB in all"]]
     for name, (_, size) in cases.items():
-        positives, near = runs[name][0]["result"]
-        row = {"way": name.split(",")[0], "queries": size, "gallery": size, "positives": positives, "near": near}
+        way, (positives, near) = name.split(",")[0], runs[name][0]["result"]
         medians = {
             key: statistics.median(run[key] for run in runs[name]) for key in ("seconds", "added_mib", "peak_mib")
         }
-        rows.append({**row, **medians})
-    table = [["", "queries", "gallery", "positives each", "within 25 m each", "s", "MiB added", "MiB in all"]]
-    for row in rows:
-        counts = str(row["queries"]), str(row["gallery"]), f"{row['positives']:.1f}", f"{row['near']:.1f}"
-        table.append(
-            [row["way"], *counts, f"{row['seconds']:.2f}", f"{row['added_mib']:.0f}", f"{row['peak_mib']:.0f}"]
-        )
+        rows.append({"way": way, "queries": size, "gallery": size, "positives": positives, "near": near, **medians})
+        seconds, *mib = medians.values()
+        counts = str(size), str(size), f"{positives:.1f}", f"{near:.1f}"
+        table.append([way, *counts, f"{seconds:.2f}", *(f"{m:.0f}" for m in mib)])
     print(machine())
     print("\n".join(align(table)))
     write_record(args.out, {"rows": rows})

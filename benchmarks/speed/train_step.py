@@ -2,22 +2,22 @@
 
     python3 -m benchmarks.speed.train_step [--arch resnet50] [--size 308 172] [--device cpu] [--compile] [--out step.json]
 
-On a GPU the sizes of the protocol: `--size 1536 864 --target_size 768 432 --device cuda`.
+The protocol's sizes, for a GPU: `--size 1536 864 --target_size 768 432 --device cuda`.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from benchmarks.harness.machine import processor, write_record
+from benchmarks.harness.command_line import benchmark_parser, settings_of, write_record
+from benchmarks.harness.machine import processor
 from benchmarks.harness.plain import PlainStep
 from benchmarks.speed.processes import Child, clock_for, table, timed
+from datasets.command_line import OneLineParser, positive
 from models import build_model
-from utils.evaluation.tables import align
 from utils.system.compute import resolve_compute
+from utils.system.tables import align
 from utils.training.optimizers import build_optimizers
 from utils.training.settings import LossSettings
 from utils.training.step import train_step
@@ -68,21 +68,22 @@ def build_ours(
     return call
 
 
+def build_parser() -> OneLineParser:
+    parser = benchmark_parser("speed.train_step", __doc__, device="cpu")
+    add = parser.add_argument
+    add("--arch", default="resnet50", help="encoder")
+    add("--size", type=positive, nargs=2, default=[308, 172], metavar=("W", "H"), help="of source crops")
+    add("--target_size", type=positive, nargs=2, metavar=("W", "H"), help="of target images (default: --size)")
+    add("--batch_size", type=positive, default=2, metavar="N", help="triplets")
+    add("--precisions", nargs="+", default=["fp32", "auto"], metavar="NAME", help="ours")
+    add("--compile", action="store_true", help="add compiled steps")
+    add("--repeats", type=positive, default=5, metavar="N", help="rounds")
+    add("--cpu_time", action="store_true", help="measure processor time, because others use the machine")
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", type=int, nargs=2, default=[308, 172], metavar=("W", "H"), help="of source crops")
-    parser.add_argument(
-        "--target_size", type=int, nargs=2, metavar=("W", "H"), help="of target images (default: --size)"
-    )
-    parser.add_argument("--batch_size", type=int, default=2, help="triplets (default: 2)")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "auto"], help="ours (default: fp32 auto)")
-    parser.add_argument("--compile", action="store_true", help="add compiled steps")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--cpu_time", action="store_true", help="processor time, for a machine that others use too")
-    parser.add_argument("--out", type=Path, help="write the record here as JSON")
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     batch_of = (tuple(args.size), tuple(args.target_size or args.size), args.batch_size)
     measure = clock_for(args.device, args.cpu_time)
     children = {PLAIN: Child(build_plain, args.arch, args.device, batch_of, measure=measure)}
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     seconds = timed(children, args.repeats)
     print(f"{args.arch}, {args.batch_size} triplets of {args.size[0]}x{args.size[1]}, {processor(args.device)}")
     print("\n".join(align(table(seconds, "steps"))))
-    write_record(args.out, {"settings": vars(args) | {"out": None}, "times": seconds}, args.device)
+    write_record(args.out, {"settings": settings_of(args), "times": seconds}, args.device)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""On which classes attention rests, per variant: over labelled pixels, so that all variants are asked about the same ones."""
+"""Attention per class of each variant, over labelled pixels, so that all variants are measured on the same ones."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.files import write_text
 from datasets.naming import IGNORED, label_path
 from datasets.places import load_image_set
 from datasets.reading.transforms import read_label, scale_label
@@ -21,7 +22,7 @@ FILE = "attention.json"
 
 
 def rain_queries(town: Path, count: int = IMAGES) -> list[str]:
-    """Some labelled queries of the town that was not trained on, the same for every run."""
+    """Some labelled queries of the town that training never saw, the same for every run."""
     paths = load_image_set([town / "idda/town3/queries_rain/left_right"]).paths
     chosen = generator(0, "study attention").permutation(len(paths))[:count]
     return [paths[i] for i in np.sort(chosen)]
@@ -29,7 +30,7 @@ def rain_queries(town: Path, count: int = IMAGES) -> list[str]:
 
 def measure_attention(run: Path, images: Sequence[str], scale: float, options: EmbeddingOptions) -> dict:
     """`attention` and `share` per class (lists, None for a class without pixels), and `effect`: how far descriptors move
-    with the map (`utils.report.attention.attention_effect`). Kept in the run's folder, and read from there the next time.
+    with the map (`utils.report.attention.attention_effect`). A file in the run's folder keeps them.
     """
     file = run / FILE
     if file.is_file():
@@ -41,12 +42,12 @@ def measure_attention(run: Path, images: Sequence[str], scale: float, options: E
     for path in progress_bar(images, desc=f"attention of {run}", unit="image"):
         look = look_at(model, path, scale, options)
         if look is None:
-            raise ValueError(f"{path}: cannot be read any more")
+            raise ValueError(f"{path}: cannot be read any more; draw the town again")
         labels = scale_label(read_label(label_path(path)), scale).numpy().astype(np.int64)
         known = labels != IGNORED
-        # as a strip of the labelled pixels: sums over classes do not ask where they lie
+        # only the labelled pixels, as a strip: sums per class do not depend on places
         sums += attention_sums(look._replace(attention=look.attention[known], classes=labels[known]), classes)
-        effects.append(attention_effect(model, look, options))
+        effects.append(attention_effect(model, look))
     attention, share = class_attention(sums)
     content = {
         "images": len(images),
@@ -54,12 +55,12 @@ def measure_attention(run: Path, images: Sequence[str], scale: float, options: E
         "share": share.tolist(),
         "effect": float(np.mean(effects)),
     }
-    file.write_text(json.dumps(content, indent=1) + "\n")
+    write_text(file, json.dumps(content, indent=1) + "\n")
     return content
 
 
 def mean_over_seeds(measured: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Attention (C,), NaN for a class without pixels, share (C,) and effect, averaged over a variant's runs."""
+    """Attention (C,), NaN for a class without pixels, share (C,), and effect: means over the runs of a variant."""
     attention = np.array([m["attention"] for m in measured], float)
     share = np.mean([m["share"] for m in measured], axis=0)
     return attention.mean(axis=0), share, float(np.mean([m["effect"] for m in measured]))

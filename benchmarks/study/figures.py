@@ -1,4 +1,4 @@
-"""Plots of the study, in the style of the reports: recalls per condition, differences with their intervals."""
+"""Plots of the study in the style of the reports: recalls per condition, and differences with intervals."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ ROW_IN, HEAD_IN, WIDTH_IN = 0.22, 0.75, 8.0
 
 
 def _panels(theme: Theme, titles: Sequence[str], labels: Sequence[str], x: str) -> tuple[Figure, list]:
-    """A panel per condition, with the same rows in each, the first on top."""
+    """A panel per condition; all have the same rows, the first on top."""
     rows = -(-len(titles) // COLUMNS)
     figure = blank_figure(theme, rows * (HEAD_IN + ROW_IN * len(labels)), WIDTH_IN)
     grid = figure.subplots(rows, min(COLUMNS, len(titles)), sharex=True, sharey=True, squeeze=False).ravel()
@@ -42,7 +42,7 @@ def recall_dots(recalls: Mapping[str, Mapping[str, Sequence[float]]], theme: The
 
 
 def difference_bars(differences: Mapping[str, Mapping[str, Difference]], theme: Theme) -> Figure:
-    """Differences of recall@1 by condition, then comparison, with Student's t interval over seeds where there is one."""
+    """Differences of recall@1 by condition, then comparison, with Student's t interval over seeds, if there is one."""
     labels = list(next(iter(differences.values())))
     figure, panels = _panels(theme, list(differences), labels, "points of recall@1")
     for axes, by_comparison in zip(panels, differences.values()):

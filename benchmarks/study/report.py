@@ -1,4 +1,4 @@
-"""The study's report: tables, paired differences, attention per class, plots, as one Markdown file with its pictures."""
+"""The study's report, one Markdown file with pictures: tables, paired differences, attention per class."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from benchmarks.study.attention import mean_over_seeds, measure_attention, rain_
 from benchmarks.study.figures import difference_bars, recall_dots
 from benchmarks.study.statistics import Difference, found_within, paired, shown, unpaired_queries
 from benchmarks.study.variants import CONDITIONS, Variant
+from datasets.files import write_text
 from utils.evaluation.recall import class_names, file_name
 from utils.report.figures import LEAST_SHARE, class_attention_bars
 from utils.report.theme import save_plot
@@ -36,7 +37,7 @@ class Finished:
 
 
 def gather(jobs: Mapping[tuple[str, int], runs_of.Job], variants: Sequence[Variant]) -> list[Finished]:
-    """What is finished so far, variants without a finished run left out; recalls under the tables' names."""
+    """Finished runs by variant, recalls under the tables' names; variants without any are left out."""
     found = []
     for variant in variants:
         runs = {}
@@ -49,7 +50,7 @@ def gather(jobs: Mapping[tuple[str, int], runs_of.Job], variants: Sequence[Varia
 
 
 def named(run: Run, variant: Variant) -> Run:
-    """The run with the conditions' short names, in their order; no mIoU where no head was trained."""
+    """The run with the conditions' short names, in their order; no mIoU if no head was trained."""
     recalls = {
         (title, m): values
         for name, title in CONDITIONS.items()
@@ -69,7 +70,7 @@ def table(finished: Sequence[Finished]) -> Summary:
 
 
 def compare(first: Finished, second: Finished, rank: int = 1) -> dict[str, Difference]:
-    """`first` minus `second` on each condition and in mIoU, over the seeds that both have; {} where there are none."""
+    """`first` minus `second` on each condition and in mIoU, over the seeds that both have; {} without any."""
     seeds = [seed for seed in first.runs if seed in second.runs]
     if not seeds:
         return {}
@@ -86,7 +87,7 @@ def compare(first: Finished, second: Finished, rank: int = 1) -> dict[str, Diffe
 
 
 def all_differences(finished: Sequence[Finished], rank: int = 1) -> Differences:
-    """Every comparison that the variants name and for which there are runs."""
+    """Every comparison that a variant names, if both have runs."""
     by_name = {f.variant.name: f for f in finished}
     found = {}
     for first in finished:
@@ -157,14 +158,14 @@ def write_report(
 
     Parameters
     ----------
-    head : what stands above the tables: settings and commands.
+    head : text above the tables: settings and commands.
     finished : what is compared; at least one variant.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     pictures.mkdir(parents=True, exist_ok=True)
     summary = table(finished)
     at = {rank: all_differences(finished, rank) for rank in (1, 5)}
-    target.with_suffix(".csv").write_text(to_csv(summary))
+    write_text(target.with_suffix(".csv"), to_csv(summary))
     write_differences(target.with_name(f"{target.stem}_differences.csv"), at)
     link = Path(pictures.relative_to(target.parent)) if pictures.is_relative_to(target.parent) else pictures
 
@@ -191,11 +192,11 @@ def write_report(
         parts += [QUERIES_NOTE, difference_table(at[1], "over_queries")]
     attention = attention_of(finished, town, scale, options)
     if attention:
-        parts += ["## Where attention rests\n", ATTENTION_NOTE, attention_table(attention)]
+        parts += ["## Attention per class\n", ATTENTION_NOTE, attention_table(attention)]
         for name, (values, share, _) in attention.items():
             save_plot(partial(class_attention_bars, values, share, None), pictures / file_of(f"attention_{name}"))
             parts.append(picture(f"attention_{name}", f"Attention per class, {name}"))
-    target.write_text("\n".join(parts))
+    write_text(target, "\n".join(parts))
 
 
 def attention_of(
@@ -212,17 +213,18 @@ def attention_of(
 
 
 TABLE_NOTE = """Percent, mean ± standard deviation over seeds. `fresh rain` is a rain pass of the training town that was never
-trained on, `town3 rain` a town that was never seen, the others the second camera. mIoU is that of town3's gallery, and is left
-out where no head was trained.
+trained on. `town3 rain` is a town that was never seen. The other sets are from the second camera. mIoU is measured on town3's
+gallery; a dash means that no head was trained.
 """
-SEEDS_NOTE = """Percentage points of recall@1 (and mIoU), paired by seed, with the 95% interval of Student's t over seeds: what
-training anew does belongs into a claim about the method, and the queries are the same in all seeds, so that the interval holds for
-this one town. Bold: zero is outside. With so many cells, one in twenty is bold by chance alone.
+SEEDS_NOTE = """Percentage points of recall@1 (and mIoU), paired by seed, with the 95% interval of Student's t over seeds. The
+interval includes what another training would change. It holds for this one town, because all seeds have the same queries. Bold
+means that zero lies outside the interval. Of so many cells, one in twenty is bold by chance.
 """
-QUERIES_NOTE = """The same differences with a bootstrap over queries (2000 resamples of the mean over seeds). It takes these very
-networks as given, so it is too narrow for a claim about the method; where it includes zero, the town has too few queries to tell.
+QUERIES_NOTE = """The same differences with a bootstrap over queries (2000 resamples of the mean over seeds). This interval
+takes the networks as given, so it is too narrow for a claim about the method. If it includes zero, the town has too few queries
+to decide.
 """
-ATTENTION_NOTE = """Mean of the map over the labelled pixels of a class (an image's mean is 1), over at most 32 rain queries of
-town3 and all seeds. The last line is how far a descriptor moves, relative to its length, when its map is multiplied by a ramp of
-0.5 to 1.5: near zero, descriptors do not depend on the map, and where it rests means nothing.
+ATTENTION_NOTE = """Mean of the map over the labelled pixels of a class, relative to the image's mean, over at most 32 rain
+queries of town3 and all seeds. The last line says how far a descriptor moves, relative to its length, if its map is multiplied
+by a ramp from 0.5 to 1.5. If that is near zero, descriptors do not depend on the map, and its values mean nothing.
 """

@@ -21,9 +21,9 @@ class Difference:
     Attributes
     ----------
     per_seed : one value per seed that both have.
-    over_seeds : Student's t over seeds; None for a single one. It holds what training anew does, on this town's queries.
-    over_queries : bootstrap over queries of the mean over seeds; None where queries are not known. It holds these very
-        networks fixed, so it is too narrow for a claim about the method, and tells how far the queries alone decide.
+    over_seeds : Student's t over seeds; None for a single seed. It includes what another training would change.
+    over_queries : bootstrap over queries of the mean over seeds; None for figures without queries. It includes only the choice
+        of queries, so it is too narrow for a claim about the method.
     """
 
     per_seed: tuple[float, ...]
@@ -46,7 +46,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
 def bootstrap_interval(
     differences: np.ndarray, rng: np.random.Generator, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
 ) -> Interval:
-    """Percentile interval of the mean of `differences` (S, Q), drawing queries anew, the same for all S seeds."""
+    """Percentile interval of the mean of `differences` (S, Q); each resample draws the same queries for all S seeds."""
     per_query = differences.mean(axis=0)
     means = per_query[rng.integers(0, len(per_query), (resamples, len(per_query)))].mean(axis=1)
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
@@ -54,7 +54,7 @@ def bootstrap_interval(
 
 
 def found_within(path: Path, rank: int) -> dict[str, bool]:
-    """Whether each query of a `predictions/<set>.csv` has a correct image among its first `rank`, by its name."""
+    """Query name -> whether one of its first `rank` images in a `predictions/<set>.csv` is correct."""
     found: dict[str, bool] = {}
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         for row in csv.DictReader(file):
@@ -64,7 +64,7 @@ def found_within(path: Path, rank: int) -> dict[str, bool]:
 
 
 def paired(first: Sequence[dict[str, bool]], second: Sequence[dict[str, bool]], rng: np.random.Generator) -> Difference:
-    """`first` minus `second`; each has one `found_within` per seed, in the same order of seeds.
+    """`first` minus `second`; each has one result of `found_within` per seed, in the same order of seeds.
 
     Raises
     ------
@@ -72,7 +72,9 @@ def paired(first: Sequence[dict[str, bool]], second: Sequence[dict[str, bool]], 
     """
     names = list(first[0])
     if not names or any(found.keys() != first[0].keys() for found in [*first, *second]):
-        raise ValueError("runs of one study were evaluated on different queries: was the town drawn anew between them?")
+        raise ValueError(
+            "the runs were evaluated on different queries: the town was drawn anew between them; use another --name"
+        )
     a, b = (np.array([[found[name] for name in names] for found in side], float) for side in (first, second))
     differences = 100 * (a - b)
     per_seed = tuple(map(float, differences.mean(axis=1)))
@@ -80,13 +82,13 @@ def paired(first: Sequence[dict[str, bool]], second: Sequence[dict[str, bool]], 
 
 
 def unpaired_queries(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """The same for figures that are known per seed alone, such as mIoU."""
+    """The same for figures without queries, such as mIoU: one value per seed."""
     per_seed = tuple(a - b for a, b in zip(first, second, strict=True))
     return Difference(per_seed, t_interval(per_seed), None)
 
 
 def shown(difference: Difference | None, interval: Interval | None) -> str:
-    """`+5.3 [+1.2, +9.4]`, bold in Markdown where the interval leaves out zero."""
+    """`+5.3 [+1.2, +9.4]`, bold in Markdown if zero lies outside the interval."""
     if difference is None:
         return "-"
     if interval is None:

@@ -1,9 +1,9 @@
-"""Does the method do what it claims? Each of its parts, trained on the town with several seeds, and what it changes.
+"""Train each part of the method on the town with several seeds, and measure what it changes.
 
     python3 -m benchmarks.study --preset small [--seeds 0 1 2] [--variants place segmentation] [--dry_run] [flags of main.py ...]
 
-Every run is a run folder of main.py under `runs/<name>/<variant>/seed<seed>`. The command may be stopped at any moment;
-given again, it skips what is finished and goes on with what is not. The report says what is finished so far.
+Every run is a run folder of main.py under `runs/<name>/<variant>/seed<seed>`. You may stop the command at any moment; the same
+command skips finished runs and continues the others. The report has what is finished so far.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from benchmarks.harness import jobs as runs_of
 from benchmarks.harness.machine import machine
 from benchmarks.study.report import Finished, gather, markdown, write_report
 from benchmarks.study.variants import BY_VARIANT, PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
-from datasets.command_line import OneLineParser, positive
+from datasets.command_line import HelpFormatter, OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.town import make_town
 from utils.retrieval.embedding import EmbeddingOptions
@@ -27,53 +27,42 @@ from utils.system.compute import resolve_compute
 from utils.system.logs import LOGGER, start_logging
 
 DECIDED = ("exp_name", "resume", "seed", "no_report")
+"""Flags of main.py that this program sets."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of `python3 -m benchmarks.study`."""
+def build_parser() -> OneLineParser:
+    """Command line of `python3 -m benchmarks.study`; flags that it does not know go to main.py."""
     parser = OneLineParser(
-        prog="benchmarks.study",
+        "benchmarks.study",
         description=__doc__.splitlines()[0],
-        epilog="Other flags go to main.py, in place of the preset's (--arch resnet50 --pretrain PATH --lr 0.00025).",
+        epilog="Other flags go to main.py and replace the preset's (--arch resnet50 --pretrain PATH --lr 0.00025).",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--preset",
-        choices=PRESETS,
-        default="small",
-        help="smoke: seconds, means nothing; small: ResNet-18, hours on 2 cores; full: ResNet-50, for GPUs (default: small)",
+    add = parser.add_argument
+    preset = "smoke: seconds, the figures mean nothing; small: ResNet-18, hours on 2 cores; full: ResNet-50, for GPUs"
+    add("--preset", choices=PRESETS, default="small", help=preset)
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="train once per seed")
+    add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help="which to train")
+    add("--data", type=Path, metavar="DIR", help="the town (default: data/study_<preset>)")
+    add("--name", help="runs go to runs/NAME: one for each set of flags of main.py (default: study_<preset>)")
+    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
+    at_once = (
+        "runs at once on each device; on a CPU they share its cores, and one run per core takes the least time in all"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    parser.add_argument(
-        "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help=", ".join(VARIANTS)
-    )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the town (default: data/study_<preset>)")
-    parser.add_argument(
-        "--name", help="runs go to runs/NAME: one for each set of flags of main.py (default: study_<preset>)"
-    )
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
-    parser.add_argument(
-        "--at_once",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="runs at once on each device; on a CPU they share its cores, and as many as there are cores take the least "
-        "time in all (default: 1)",
-    )
-    parser.add_argument("--dry_run", action="store_true", help="print the runs, their state and commands, and stop")
-    parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
-    parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="write the report there (default: runs/NAME/report/study.md)"
-    )
+    add("--at_once", type=positive, default=1, metavar="N", help=at_once)
+    add("--dry_run", action="store_true", help="print the runs, their states and commands, and stop")
+    add("--report_only", action="store_true", help="train nothing; report what is finished")
+    add("--write", type=Path, metavar="FILE", help="write the report there (default: runs/NAME/report/study.md)")
     return parser
 
 
 def shared_flags(preset: Preset, args: argparse.Namespace, extra: Sequence[str]) -> dict[str, str]:
-    """The preset's flags with those of the command line in their place; the precision as it is recorded."""
+    """The preset's flags, replaced by those of the command line; the precision as it will be recorded."""
     own = runs_of.own_flags(extra, "benchmarks.study", {*DECIDED, *town_flags(Path())})
     for name in own:
         if name.removeprefix("no-") in BY_VARIANT:
-            raise ValueError(f"--{name}: the variants of benchmarks.study.study decide that, see --dry_run")
+            raise ValueError(f"--{name}: the variants of benchmarks.study set this flag, see --dry_run; leave it out")
     flags = {**preset.flags, **own}
     flags["precision"] = resolve_compute(args.device, flags["precision"]).precision
     return {**flags, "device": args.device}
@@ -92,7 +81,9 @@ def head(
     for f in finished:
         rows.append([f"`{f.variant.name}`", f.variant.title, f"`{f.variant.flags}`", " ".join(map(str, f.runs))])
     size = " ".join(map(str, preset.size))
-    warning = "**The smoke preset shows that the program works. Its figures mean nothing.** " if name == "smoke" else ""
+    warning = (
+        "**The smoke preset only shows that the program works. Its figures mean nothing.** " if name == "smoke" else ""
+    )
     return f"""# Tables of the study: what each part of the method changes
 
 {warning}Written by
@@ -102,7 +93,7 @@ def head(
 ```
 
 The town: `python3 -m datasets.town --out {town} --size {size} --places {preset.places}`. Each run is
-`python3 main.py` with these flags, its seed and those of its variant; all that is not named is as released:
+`python3 main.py` with these flags, its seed and the flags of its variant. All other flags are as released:
 
 ```
 {" ".join(words({**flags, **town_flags(town)}))}
@@ -119,7 +110,7 @@ def name_of(args: argparse.Namespace) -> str:
 
 
 def plan(args: argparse.Namespace, extra: Sequence[str]) -> tuple[Preset, dict[str, str], Path, list, dict]:
-    """Preset, shared flags, town, variants and the jobs by (variant, seed): the seeds one after the other."""
+    """Preset, shared flags, town, variants, and jobs by (variant, seed), seed after seed."""
     preset = PRESETS[args.preset]
     flags = shared_flags(preset, args, extra)
     town = args.data or Path("data", f"study_{args.preset}")
@@ -130,7 +121,6 @@ def plan(args: argparse.Namespace, extra: Sequence[str]) -> tuple[Preset, dict[s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
     command = list(sys.argv[1:] if argv is None else argv)
     args, extra = build_parser().parse_known_args(command)
     return run_command("benchmarks.study", lambda: study(args, extra, command))

@@ -1,4 +1,4 @@
-"""The study's variants and presets, as flags of main.py, and the runs that they make."""
+"""The study's variants and presets as flags of main.py, and their runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Variant:
 
     Attributes
     ----------
-    flags : of main.py; everything that is not named is as released.
-    against : the variants that it is compared with, seed by seed; the first differs by the one thing that `title` names.
+    flags : of main.py; all others are as released.
+    against : variants to compare it with, seed by seed. It differs from the first by the one thing that `title` names.
     """
 
     name: str
@@ -87,7 +87,7 @@ VARIANTS = {
         ),
     )
 }
-"""In the order of the paper, each on top of the one it names first in `against`."""
+"""In the order of the paper; each builds on the first one in its `against`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Preset:
 
 
 PRESETS = {
-    # seconds: shows that the program works, and nothing else
+    # seconds: only shows that the program works
     "smoke": Preset(
         (136, 128),
         5,
@@ -113,9 +113,9 @@ PRESETS = {
             "precision": "fp32",
         },
     ),
-    # as the demo, see docs/protocol.md, with 600 steps a run: parts are compared with each other, so they may be shorter
+    # the demo's settings (docs/protocol.md), but 600 steps
     "small": Preset(SIZE, 150, {**SMALL, "queries_per_epoch": "1200", "lr_triplets": "1200"}),
-    # the protocol's own settings; the town is smaller than IDDAv2, so an epoch takes each query about four times
+    # the protocol's own settings; an epoch takes each query about four times, because the town is smaller than IDDAv2
     "full": Preset(
         (768, 432), 600, {"arch": "resnet50", "pretrain": "imagenet", "num_workers": "8", "precision": "auto"}
     ),
@@ -124,7 +124,7 @@ PRESETS = {
 BY_VARIANT = {
     word[2:].removeprefix("no-") for v in VARIANTS.values() for word in v.flags.split() if word.startswith("--")
 }
-"""Flags of main.py that variants decide."""
+"""Flags of main.py that variants set."""
 
 FRESH = "idda/town10/queries_rain_fresh/front_rear"
 CONDITIONS = {
@@ -153,7 +153,7 @@ def town_flags(town: Path) -> dict[str, str]:
 
 
 def untrained(variant: Variant) -> Variant:
-    """What a variant starts from, without training. Variants that differ in their losses alone share it."""
+    """The network that a variant starts from. Variants that differ only in their losses share it."""
     parsed = variant.parsed()
     stages = parsed["scale_indexes"]
     name = f"untrained_{parsed['attention']}_{''.join(map(str, stages))}_{parsed['input']}"
@@ -166,12 +166,12 @@ def untrained(variant: Variant) -> Variant:
 
 
 def with_untrained(variants: Sequence[Variant]) -> list[Variant]:
-    """The variants, and before them, each once, what they start from."""
+    """What the variants start from, each once, then the variants."""
     starts = {start.name: start for start in map(untrained, variants)}
     return [*starts.values(), *variants]
 
 
 def job(name: str, shared: dict[str, str], town: Path, variant: Variant, seed: int) -> Job:
-    """One run, below `runs/<name>`; `shared` are the flags of all, which the variant's own follow."""
+    """One run, below `runs/<name>`, with the flags of all (`shared`) and the variant's own."""
     flags = words({**shared, **town_flags(town), "seed": str(seed), "no_report": ""})
     return Job(f"{name}/{variant.name}/seed{seed}", (*flags, *variant.flags.split()))

@@ -26,9 +26,7 @@ def settings_put_back():
 def test_operations_are_those_of_the_convolutions():
     attention = 2 * 1024 * 64 * (9 * 12**2 + 25 * 10**2 + 49 * 8**2) + 2 * 3 * 64 * 12**2
     classifier = 2048 * 1000
-    published = 2 * (
-        4.089e9 - classifier
-    )  # multiplications and additions of ResNet-50 at 224x224, without its last layer
+    published = 2 * (4.089e9 - classifier)  # ResNet-50 at 224x224 without its last layer
     assert embedding_flops("resnet50", (224, 224)) == pytest.approx(published + attention, rel=2e-3)
 
 
@@ -42,13 +40,18 @@ def test_a_failed_check_does_not_hide_the_others(monkeypatch, tmp_path, capsys):
     def broken(device: str) -> dict:
         raise AssertionError("as it should not be")
 
-    monkeypatch.setattr(gpu_checks, "CHECKS", (broken, gpu_checks.sync_bn_refused))
+    monkeypatch.setattr(gpu_checks, "CHECKS", {"broken": broken, "sync_bn_refused": gpu_checks.sync_bn_refused})
     out = tmp_path / "checks.json"
     assert gpu_checks.main(["--device", "cpu", "--checks", "broken", "sync_bn_refused", "--out", str(out)]) == 1
     checks = json.loads(out.read_text())["checks"]
     assert [check["passed"] for check in checks.values()] == [False, True]
     assert "--sync_bn" in checks["sync_bn_refused"]["message"]
     assert "FAILED broken" in capsys.readouterr().out
+
+
+def test_descriptors_are_compared_with_the_cpu():
+    errors = gpu_checks.descriptors("cpu")
+    assert errors["model"] == 0 and errors["embedder"] < gpu_checks.DESCRIPTORS_WITHIN
 
 
 def test_decoding_is_compared(tmp_path, capsys):

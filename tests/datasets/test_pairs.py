@@ -14,11 +14,11 @@ from datasets.sizes import smallest_cropped, smallest_scaled
 from models.config import MIN_SIDE
 from tests.tiny import write_idda, write_pass
 from utils.evaluation.doubts import count_doubts, doubt_lines
-from utils.evaluation.screening import Screening
 from utils.options.evaluation_sets import evaluation_sets
 from utils.options.pairs import split_folders
 from utils.options.parsers import eval_parser, main_parser
 from utils.options.training_set import check_size, training_data
+from utils.retrieval.screening import Screening
 from utils.system.logs import start_logging
 
 

@@ -20,17 +20,17 @@ from models.config import MIN_SIDE, NetworkConfig
 from models.segvpr import SegVPR
 from utils.evaluation.doubts import count_doubts, doubt_lines
 from utils.evaluation.metrics import RECALL_AT, ConfusionMatrix, recall_at
-from utils.evaluation.screening import Screening
-from utils.evaluation.tables import align
 from utils.retrieval.embedding import EmbeddingOptions, embed_images, iterate_batches
 from utils.retrieval.exact import as_float32
 from utils.retrieval.index import SearchableGallery
+from utils.retrieval.screening import Screening
 from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
 from utils.retrieval.store import folder_of, stored_descriptors, weights_digest
 from utils.runs.provenance import provenance
 from utils.system.distributed import alone, from_first, is_first, share
 from utils.system.logs import LOGGER
 from utils.system.seeding import generator
+from utils.system.tables import align
 
 TOP_K = max(RECALL_AT)
 SEGMENTATION_IMAGES = 500

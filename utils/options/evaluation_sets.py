@@ -9,10 +9,10 @@ from datasets.pairs import without_positive, without_positive_text
 from datasets.places import ImageSet
 from datasets.sizes import smallest_scaled
 from utils.evaluation.recall import TOP_K, EvaluationSet, file_name
-from utils.evaluation.screening import Screening
-from utils.evaluation.tables import align, printable
 from utils.options.pairs import SetFlags, load_pair, split_folders
+from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
+from utils.system.tables import align, printable
 
 
 def evaluation_sets(

@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets.naming import KINDS, Kind, detect_kind
 from datasets.pairs import camera_text, kind_text, shared_files, shared_text
 from datasets.places import ImageSet
-from utils.evaluation.screening import Screening
+from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
 
 

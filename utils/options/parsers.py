@@ -8,8 +8,7 @@ from datasets.command_line import HelpFormatter, add_flags, flags_of
 from models.config import NetworkConfig
 from utils.options.data import EvaluationFolders, TrainingFolders
 from utils.options.evaluation import EvaluationOptions, PhotoOptions
-from utils.options.machine import MachineSettings, OutputSettings
-from utils.options.run import RunOptions
+from utils.options.run import MachineSettings, OutputSettings, RunOptions
 from utils.retrieval.settings import RetrievalSettings
 from utils.system.launch import launched
 from utils.training.settings import LossSettings, OptimizerSettings, TrainingSettings

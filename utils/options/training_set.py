@@ -6,8 +6,8 @@ from datasets.naming import CLASS_NAMES, count_suffixes, label_path, list_folder
 from datasets.reading.transforms import common_size
 from datasets.sizes import CROP, smallest_cropped, smallest_scaled
 from models.config import MIN_SIDE
-from utils.evaluation.screening import Screening
 from utils.options.pairs import TRAINING, load_pair, split_folders
+from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
 from utils.training.data import TrainingData, prepare_training
 

@@ -12,9 +12,9 @@ from datasets.reading.transforms import read_image, scale_image
 from models.resize import resize_to
 from models.segvpr import SegVPR
 from utils.evaluation.recall import SetResult
-from utils.evaluation.tables import printable
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.system.seeding import generator
+from utils.system.tables import printable
 
 MAX_LOOKS, MAX_VIEWS, VIEWS_PER_SET, EFFECT_IMAGES = 32, 16, 3, 4
 """Over all sets: images run through the network, and images shown; the latter per set; images for `attention_effect`."""

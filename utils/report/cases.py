@@ -6,9 +6,9 @@ import numpy as np
 
 from datasets.places import neighbours_within
 from utils.evaluation.recall import SetResult
-from utils.evaluation.tables import printable
 from utils.report.figures import found_at_1
 from utils.system.seeding import generator
+from utils.system.tables import printable
 
 SHOWN = 5
 

@@ -16,11 +16,11 @@ from datasets.naming import class_colours
 from models.config import NetworkConfig
 from utils.evaluation.metrics import RECALL_AT
 from utils.evaluation.recall import class_names
-from utils.evaluation.tables import printable
 from utils.report.attention import LEAST_EFFECT, View
 from utils.report.cases import Case
 from utils.report.panels import Panels, Photos, scale_bar, shown_classes, view_pictures
 from utils.report.theme import Plot
+from utils.system.tables import printable
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE = "page.html.jinja", "page.css"

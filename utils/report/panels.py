@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from datasets.naming import class_colours
 from datasets.reading.transforms import read_image
 from utils.evaluation.recall import class_names
-from utils.evaluation.tables import printable
 from utils.report.attention import LEAST_SPAN, Look, View, overlay
 from utils.report.cases import Case, Tile
 from utils.report.theme import LIGHT
+from utils.system.tables import printable
 
 TILE, GAP, MARGIN, FRAME = 256, 14, 24, 7
 PAPER, INK, MUTED = LIGHT.paper, LIGHT.ink, LIGHT.muted

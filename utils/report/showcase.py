@@ -7,12 +7,12 @@ from PIL import Image, ImageDraw
 
 from models.segvpr import SegVPR
 from utils.evaluation.recall import SetResult
-from utils.evaluation.tables import printable
 from utils.report.attention import Look, attention_span, look_at, overlay, shrink
 from utils.report.cases import Case, describe_case
 from utils.report.panels import FOUND, INK, MISSED, MUTED, PAPER, fitted, font, framed, load_thumbnail, tile_size
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.system.seeding import generator
+from utils.system.tables import printable
 
 WIDTH, MARGIN, GAP, BETWEEN = 1200, 26, 8, 28
 PER_ROW, PARTS = 2, ("query", "attention", "first retrieved")

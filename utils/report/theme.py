@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from utils.evaluation.tables import printable
+from utils.system.tables import printable
 
 WIDTH_IN = 4.0
 """Narrow, so that text stays legible on a phone and in a column of a paper."""

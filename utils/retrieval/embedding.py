@@ -8,10 +8,11 @@ import torch
 
 from datasets.reading.batches import EncodedImages, ImageBatches, SizedBatch, full_batches
 from models.segvpr import SegVPR
-from utils.options.machine import DECODERS, default_workers
+from utils.retrieval.settings import DECODERS
 from utils.system.compute import CPU, Compute
 from utils.system.distributed import gather_rows, is_first, share
 from utils.system.interrupts import stop_if_requested
+from utils.system.launch import default_workers
 from utils.system.loaders import read_ahead
 from utils.system.logs import progress_bar
 

@@ -13,13 +13,13 @@ from datasets.places import ImageSet
 from datasets.positions.find import Zone, locate, located_images, name_position, require_positions
 from datasets.reading.batches import find_unusable
 from models.segvpr import SegVPR
-from utils.evaluation.screening import Screening
-from utils.evaluation.tables import align, printable
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.retrieval.index import SearchableGallery
+from utils.retrieval.screening import Screening
 from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
 from utils.retrieval.store import bounded_batches, default_folder, folder_of, stored_descriptors, weights_digest
 from utils.system.logs import LOGGER
+from utils.system.tables import align, printable
 
 SPREAD_AT = 5
 SAME_PLACE_M = KINDS["utm"].eval_threshold_m

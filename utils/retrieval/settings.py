@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from datasets.command_line import flag
-from utils.training.settings import DESCRIPTOR_DTYPES
 
+DESCRIPTOR_DTYPES = ("float32", "float16")
+DECODERS = ("cpu", "gpu")
 FLAT = "Flat"
 ADVISED_PER_CENTROID = 39
 """Images per list below which faiss warns."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from datasets.files import write_whole
-from utils.evaluation.tables import printable
+from utils.system.tables import printable
 
 RECALL, MIOU = "_recall@1", "miou"
 SHORT_LOSSES = {"discriminator_source": "D(source)", "discriminator_target": "D(target)"}

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from utils.system.logs import LOGGER
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "torch": ("torch",),
@@ -21,6 +23,16 @@ PACKAGES = {
 }
 """Packages that a result depends on, each with the names under which it is distributed."""
 GIT_PATIENCE_S = 10
+
+
+def log_environment(argv: list[str]) -> None:
+    """Log the command line, and the versions and the commit that a result depends on."""
+    LOGGER.info("command: %s", " ".join(argv))
+    found = (f"{name} {version or 'absent'}" for name, version in versions().items())
+    LOGGER.info("versions: %s", ", ".join(found))
+    source = source_state()
+    if source["commit"]:
+        LOGGER.info("commit: %s%s", source["commit"], ", with changes" if source["uncommitted_changes"] else "")
 
 
 def provenance(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import os
 
+RELEASED_WORKERS = 3
+
 
 def launched() -> tuple[int, int]:
     """This process's number and how many torchrun launched: (0, 1) without torchrun."""
@@ -19,3 +21,8 @@ def cores_per_process() -> int:
     """This process's part of the machine's cores, at least one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def default_workers() -> int:
+    """Reading processes: as released, but at most one per core of this process."""
+    return min(RELEASED_WORKERS, cores_per_process())

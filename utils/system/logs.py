@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.runs.provenance import source_state, versions
 from utils.system.distributed import is_first
 
 LOGGER = logging.getLogger("segvpr")
@@ -61,16 +60,6 @@ def stop_logging() -> None:
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
         handler.close()
-
-
-def log_environment(argv: list[str]) -> None:
-    """Log the command line, and the versions and the commit that a result depends on."""
-    LOGGER.info("command: %s", " ".join(argv))
-    found = (f"{name} {version or 'absent'}" for name, version in versions().items())
-    LOGGER.info("versions: %s", ", ".join(found))
-    source = source_state()
-    if source["commit"]:
-        LOGGER.info("commit: %s%s", source["commit"], ", with changes" if source["uncommitted_changes"] else "")
 
 
 def progress_bar(iterable=None, **options):

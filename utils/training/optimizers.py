@@ -8,7 +8,6 @@ from torch.amp import GradScaler
 from torch.optim.lr_scheduler import LambdaLR
 
 from models.segvpr import SegVPR
-from utils.training.schedules import poly
 from utils.training.settings import OptimizerSettings
 
 
@@ -74,6 +73,11 @@ class Optimizers:
         for schedule, saved in zip(self.schedules, state["schedules"]):
             schedule.load_state_dict(saved)
         self.scaler.load_state_dict(state["scaler"])
+
+
+def poly(base: float, step: float, max_steps: float, power: float = 0.9) -> float:
+    """``base * (1 - step / max_steps) ** power``, zero from `max_steps` on (protocol, section 5)."""
+    return base * (1 - min(step, max_steps) / max_steps) ** power
 
 
 def build_optimizers(

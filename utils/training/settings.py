@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, field
 
 from datasets.command_line import flag
+from utils.retrieval.settings import DESCRIPTOR_DTYPES
 
 DA_METHODS = ("grl", "alternating", "none")
 GRL_SCHEDULES = ("constant", "dann")
 MINING_MODES = ("full", "partial", "random")
-DESCRIPTOR_DTYPES = ("float32", "float16")
 TOTAL_TRIPLETS = 250_000
 """Triplets after which the released schedule reaches a rate of zero."""
 

@@ -22,10 +22,10 @@ from datasets.reading.batches import ImageBatches, SizedBatch, full_batches
 from datasets.reading.transforms import decode_images, read_encoded, read_image, stack_images
 from models import build_model
 from tests.tiny import SMALL_RUN, data_flags, place_picture
-from utils.options.machine import default_workers
 from utils.options.parsers import eval_parser, main_parser
 from utils.retrieval import embedding
 from utils.retrieval.embedding import EmbeddingOptions, embed_images, iterate_batches
+from utils.system.launch import default_workers
 from utils.system.loaders import read_ahead
 
 CPU = torch.device("cpu")

@@ -6,10 +6,10 @@ from datasets.naming import KINDS
 from datasets.places import ImageSet
 from tests.tiny import write_idda, write_robotcar
 from utils.evaluation.recall import EvaluationSet
-from utils.evaluation.screening import Screening
 from utils.options.arguments import head_trained
 from utils.options.evaluation_sets import evaluation_sets, format_sets
 from utils.options.parsers import eval_parser
+from utils.retrieval.screening import Screening
 from utils.runs.history import epoch_line
 from utils.system.logs import LOGGER
 

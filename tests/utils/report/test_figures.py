@@ -9,10 +9,10 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from PIL import Image, ImageColor
 
 from utils.evaluation.metrics import ConfusionMatrix
-from utils.evaluation.tables import printable
 from utils.report.figures import class_iou_bars, confusion_heatmap, file_slugs, unseen_predictions, zero_iou
 from utils.report.history import HEAD_PARTS, history_plots
 from utils.report.theme import DARK, LIGHT, save_plot
+from utils.system.tables import printable
 
 
 def test_screen_plots_keep_the_colours_of_thin_lines(tmp_path):

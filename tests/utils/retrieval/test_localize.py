@@ -15,9 +15,9 @@ from datasets.places import ImageSet
 from datasets.positions.find import located_image_set, located_images
 from models import build_model
 from tests.tiny import SPACING_M, place_picture, write_pass
-from utils.evaluation.screening import Screening
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.retrieval.localize import Localisation, Match, format_localisations, localize, photo_paths, spread, to_json
+from utils.retrieval.screening import Screening
 from utils.retrieval.store import DESCRIPTORS
 from utils.runs.checkpoints import load_checkpoint, save_checkpoint
 from utils.system.logs import start_logging

@@ -12,8 +12,8 @@ from datasets.places import ImageSet, neighbours_within
 from models import build_model
 from tests.tiny import write_pass
 from utils.evaluation.recall import EvaluationSet
-from utils.evaluation.screening import Screening
 from utils.retrieval.embedding import EmbeddingOptions
+from utils.retrieval.screening import Screening
 from utils.system.compute import Compute
 from utils.training import estimate
 from utils.training.data import TrainingData, prepare_training

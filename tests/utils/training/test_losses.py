@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from utils.evaluation.metrics import ConfusionMatrix, recall_at
 from utils.training.losses import semantic_loss, triplet_loss
-from utils.training.schedules import poly
+from utils.training.optimizers import poly
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
