@@ -13,8 +13,10 @@ import datasets  # noqa: F401  first: says in one line which package is missing
 import torch
 
 from models import SegVPR, build_model
-from utils.evaluation.recall import EvaluationSet, evaluate_and_write, labelled_images, score
+from utils.evaluation.recall import EvaluationSet
+from utils.evaluation.results import evaluate_and_write, score
 from utils.evaluation.screening import Screening
+from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.parsers import main_parser
 from utils.report.write import write_report

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from models import build_model
-from utils.evaluation.recall import align
+from utils.evaluation.tables import align
 from utils.retrieval.exact import search
 from utils.retrieval.index import CANDIDATES, SearchableGallery
 from utils.retrieval.settings import RetrievalSettings, check_settings

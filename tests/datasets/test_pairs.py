@@ -13,7 +13,7 @@ from datasets.reading.transforms import crop_and_flip, scaled_size
 from datasets.sizes import smallest_cropped, smallest_scaled
 from models.encoder import MIN_SIDE
 from tests.tiny import write_idda, write_pass
-from utils.evaluation.doubts import count_doubts, doubt_lines
+from utils.evaluation.results import count_doubts, doubt_lines
 from utils.evaluation.screening import Screening
 from utils.options import arguments
 from utils.options.parsers import eval_parser, main_parser

@@ -22,7 +22,7 @@ def recall_at(correct: np.ndarray, ns: Sequence[int] = RECALL_AT) -> dict[int, f
     if len(correct) == 0:
         raise ValueError("recall needs at least one query")
     found = np.maximum.accumulate(correct, axis=1)
-    return {n: float(found[:, min(n, found.shape[1]) - 1].mean()) if found.shape[1] else 0.0 for n in ns}
+    return {n: float(found[:, min(n, found.shape[1]) - 1].mean()) for n in ns}
 
 
 class ConfusionMatrix:

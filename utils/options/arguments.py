@@ -14,7 +14,8 @@ from datasets.places import ImageSet
 from datasets.reading.transforms import common_size, why_no_decoder
 from datasets.sizes import CROP, smallest_cropped, smallest_scaled
 from models.encoder import MIN_SIDE
-from utils.evaluation.recall import TOP_K, EvaluationSet, file_name
+from utils.evaluation.recall import TOP_K, EvaluationSet
+from utils.evaluation.results import file_name
 from utils.evaluation.screening import Screening
 from utils.evaluation.tables import align, printable
 from utils.options.parsers import main_parser

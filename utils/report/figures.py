@@ -10,8 +10,9 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from sklearn.cluster import DBSCAN
 
+from datasets.naming import class_names
 from utils.evaluation.metrics import ConfusionMatrix, recall_at
-from utils.evaluation.recall import SetResult, class_names
+from utils.evaluation.recall import SetResult
 from utils.report.theme import SMALL_TEXT, TITLE_TEXT, WIDTH_IN, Theme, blank_figure, dress, label, legend, series
 
 LEAST_SHARE = 0.001

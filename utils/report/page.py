@@ -12,9 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from datasets.naming import class_colours
+from datasets.naming import class_colours, class_names
 from utils.evaluation.metrics import RECALL_AT
-from utils.evaluation.recall import class_names
 from utils.evaluation.tables import printable
 from utils.report.attention import LEAST_EFFECT, View
 from utils.report.cases import Case

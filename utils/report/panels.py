@@ -9,9 +9,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.naming import class_colours
+from datasets.naming import class_colours, class_names
 from datasets.reading.transforms import read_image
-from utils.evaluation.recall import class_names
 from utils.evaluation.tables import printable
 from utils.report.attention import LEAST_SPAN, Look, View, overlay
 from utils.report.cases import Case, Tile

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from datasets.naming import class_names
 from models.segvpr import SegVPR
 from utils.evaluation.metrics import ConfusionMatrix
-from utils.evaluation.recall import SetResult, class_names
+from utils.evaluation.recall import SetResult
 from utils.report.attention import LEAST_EFFECT, NOTHING, Seen, View, attention_span, class_attention, look_at_sets
 from utils.report.cases import choose_cases
 from utils.report.figures import (

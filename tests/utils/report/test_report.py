@@ -20,7 +20,9 @@ from datasets.places import correct_matches, load_image_set
 from models import build_model
 from tests.tiny import write_idda, write_robotcar
 from utils.evaluation.metrics import recall_at
-from utils.evaluation.recall import EvaluationSet, SetResult, evaluate_places, evaluate_segmentation, results_dict
+from utils.evaluation.recall import EvaluationSet, SetResult, evaluate_places
+from utils.evaluation.results import results_dict
+from utils.evaluation.segmentation import evaluate_segmentation
 from utils.report import theme as report_theme
 from utils.report import write as report
 from utils.report.attention import (
