@@ -46,7 +46,7 @@ def measure_attention(run: Path, images: Sequence[str], scale: float, options: E
         known = labels != IGNORED
         # as a strip of the labelled pixels: sums over classes do not ask where they lie
         sums += attention_sums(look._replace(attention=look.attention[known], classes=labels[known]), classes)
-        effects.append(attention_effect(model, look, options))
+        effects.append(attention_effect(model, look))
     attention, share = class_attention(sums)
     content = {
         "images": len(images),

@@ -39,7 +39,7 @@ from utils.report.attention import (
     shrink,
 )
 from utils.report.cases import choose_cases, describe_case, metres
-from utils.report.figures import found_at_1, query_map, recall_curves
+from utils.report.figures import query_map, recall_curves
 from utils.report.page import attention_caption, breakable, unbroken
 from utils.report.panels import FOUND, FRAME, MISSED, framed, load_thumbnail, retrieval_panel
 from utils.report.showcase import _draw_queries, showcase
@@ -475,7 +475,7 @@ def test_map_splits_districts_that_lie_far_apart(results):
     split = replace(result, set=replace(result.set, gallery=far[0], queries=far[1]))
     axes = query_map(split, LIGHT).axes
     assert len(axes) == 2
-    found = found_at_1(result).sum()
+    found = result.found.sum()
     assert sum(len(a.collections[0].get_offsets()) for a in axes) == found
     assert sum(len(a.collections[1].get_offsets()) for a in axes) == 5 - found
 
