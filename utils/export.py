@@ -5,7 +5,6 @@ python3 -m utils.export --resume best.pth --out weights.pth
 """
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.convert.files import OneLineParser, positive
+from datasets.command_line import OneLineParser, positive
+from datasets.files import replacing
 from models.encoder import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.runs.checkpoints import FORMAT, Checkpoint, describe_config, load_checkpoint, write_atomically
@@ -27,7 +27,7 @@ from utils.system.seeding import generator
 INPUT, OUTPUT = "images", "descriptors"
 SIZE = (960, 540)
 OPSETS = range(11, 21)
-"""From the first that resizes with aligned corners to the last that torch's tracing exporter writes."""
+"""The first that resizes with aligned corners, to the last that torch's tracing exporter writes."""
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-3
 """Largest difference from torch, relative to the largest value of the descriptors, with which a file is kept."""
@@ -60,36 +60,31 @@ def export_onnx(
 
     Returns
     -------
-    The largest difference from torch over batches of noise, relative to the largest value; None where onnxruntime is
-    absent, so that the file was not checked.
+    The largest difference from torch over batches of noise, relative to the largest value; None without onnxruntime, which
+    checks the file.
 
     Raises
     ------
     ValueError, OSError : a package is missing, the size is too small, the file cannot be written or gives other
-        descriptors than torch (it is not kept then).
+        descriptors than torch. Then no file is kept.
     """
     require_onnx()
     if min(size) < MIN_SIDE:
         raise ValueError(f"--size {size[0]} {size[1]}: both sides must be at least {MIN_SIDE} px")
-    if not out.parent.is_dir() or out.is_dir():
-        raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
+    check_target(out)
     network = DescriptorNetwork(model, raw).eval()
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        _write(network, temporary, _noise(1, size, network), opset)
-        difference = compare(network, temporary, size) if find_spec("onnxruntime") else None
+    with replacing(out) as part:
+        _write(network, part, _noise(1, size, network), opset)
+        difference = compare(network, part, size) if find_spec("onnxruntime") else None
         if difference is not None and not difference <= TOLERANCE:
             raise ValueError(
                 f"--out {out}: not kept, its descriptors differ from torch's by {difference:.1e}; try --opset 20"
             )
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 
 def write_weights(checkpoint: Checkpoint, out: Path) -> None:
-    """Write all weights of a checkpoint as one of ours, without the state of the run that they come from.
+    """Write all weights of a checkpoint as one of ours, without the state of their run.
 
     Raises
     ------
@@ -97,15 +92,20 @@ def write_weights(checkpoint: Checkpoint, out: Path) -> None:
     """
     if out.resolve() == checkpoint.path.resolve():
         raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
-    if not out.parent.is_dir() or out.is_dir():
-        raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
+    check_target(out)
     content = {"format": FORMAT, "config": checkpoint.config, "model": checkpoint.state_dict, "training": {}}
     write_atomically(out, content)
     LOGGER.info("%s: weights of %s", out, describe_config(checkpoint.config))
 
 
+def check_target(out: Path) -> None:
+    """FileNotFoundError if no file can be written there."""
+    if not out.parent.is_dir() or out.is_dir():
+        raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
+
+
 def require_onnx() -> None:
-    """ValueError where the package that torch's exporter needs is absent."""
+    """ValueError if the package that torch's exporter needs is absent."""
     if find_spec("onnx") is None:
         raise ValueError(
             "the package onnx is not installed; get it with: pip install onnx onnxruntime (the latter to check the file)"
@@ -191,7 +191,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.out.suffix == ".pth":
             write_weights(load_checkpoint(args.resume), args.out)
             return
-        require_onnx()
         checkpoint = load_checkpoint(args.resume)
         difference = export_onnx(checkpoint.build(), args.out, tuple(args.size), args.opset, args.raw)
         form = "uint8 RGB" if args.raw else "float32, network input space"

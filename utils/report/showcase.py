@@ -1,10 +1,12 @@
 """One picture that shows the method at work: queries drawn at random, attention, and the first image retrieved."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from datasets.files import write_whole
 from models.segvpr import SegVPR
 from utils.evaluation.recall import SetResult
 from utils.evaluation.tables import printable
@@ -57,11 +59,15 @@ def showcase(
         for block, (name, case, look) in enumerate(row):
             _place(sheet, (block, top), size, name, case, (look, overlay(look, span)))
         top += size[1] + FOOT
+    write_whole(path, partial(_save_small, sheet))
+    return path
+
+
+def _save_small(sheet: Image.Image, path: Path) -> None:
     for quality in range(93, 30, -4):
         sheet.save(path, "JPEG", quality=quality, optimize=True, subsampling=0)
         if path.stat().st_size <= MAX_BYTES:
             break
-    return path
 
 
 def _place(

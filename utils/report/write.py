@@ -1,6 +1,5 @@
 """`report.html` and `figures/`: what an evaluation found, in one file that needs no network to be read."""
 
-import re
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -68,23 +67,19 @@ def write_report(
     # of the evaluated model alone: the one from before is drawn on its scale
     span = attention_span([view.look for views in seen.views.values() for view in views])
     cases = _cases(results, seed)
-    segmentation = content["segmentation"] if head_trained else None
     untrained = {*(() if head_trained else HEAD_PARTS), *(() if panels.attention else ("attention",))}
     _save_retrievals(figures, cases, photos)
     _save_attention(figures, seen.views, span, model.config["num_classes"], panels)
     page = Page(
         run=folder.resolve().name,
-        date=_date(folder),
         content=content,
         config=model.config,
         panels=panels,
-        miou=segmentation["miou"] if segmentation else None,
         recall=_recall(figures, content, results),
         maps=[_map(figures, r) for r in results[:MAX_MAPS]],
         cases=cases,
-        views=seen.views,
+        seen=seen,
         span=span,
-        effect=seen.effect,
         rests=_rests(figures, seen) if all(panels) and seen.images else None,
         segmentation=_segmentation(figures, confusion) if head_trained else [],
         training=[
@@ -102,35 +97,21 @@ def write_report(
     return path
 
 
-def _date(folder: Path) -> str:
-    """`2026-11-24 03:58` from a run folder's name, else nothing."""
-    stamp = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d", folder.resolve().name)
-    return f"{stamp[1]} {stamp[2]}:{stamp[3]}" if stamp else ""
-
-
 def _cases(results: Sequence[SetResult], seed: int) -> list[SetCases]:
     """Of each set a hit and a miss at least."""
     shown = results[: MAX_CASES // 2]
     each = min(CASES_PER_SET, MAX_CASES // max(1, len(shown)))
     hits = max(1, each // 3)
-    return [
-        SetCases(
-            r.set.name,
-            r.set.thresholds_m[0],
-            int(r.found.sum()),
-            len(r.set.queries),
-            choose_cases(r, each - hits, hits, seed),
-        )
-        for r in shown
-    ]
+    return [SetCases(r, choose_cases(r, each - hits, hits, seed)) for r in shown]
 
 
 def _save_retrievals(figures: Path, shown: list[SetCases], photos: Photos) -> None:
-    for s in shown:
+    for result, all_cases in shown:
+        name = result.set.name
         for sort, word, found in (("misses", "missed", False), ("hits", "found", True)):
-            if cases := [case for case in s.cases if case.found == found]:
-                sheet = retrieval_panel(cases, photos, f"{s.name}: {word} at rank 1")
-                save_png(sheet, figures / f"retrieval_{sort}_{file_name(s.name)}.png")
+            if cases := [case for case in all_cases if case.found == found]:
+                sheet = retrieval_panel(cases, photos, f"{name}: {word} at rank 1")
+                save_png(sheet, figures / f"retrieval_{sort}_{file_name(name)}.png")
 
 
 def _save_attention(figures: Path, shown: dict[str, list[View]], span: float, num_classes: int, panels: Panels) -> None:

@@ -1,6 +1,7 @@
 """Plots: colours that survive, numbers that can be read, histories with gaps."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,16 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from PIL import Image, ImageColor
 
-from utils.evaluation.metrics import ConfusionMatrix
+from utils.evaluation.metrics import ConfusionMatrix, recall_at
 from utils.evaluation.tables import printable
-from utils.report.figures import class_iou_bars, confusion_heatmap, unseen_predictions, zero_iou
+from utils.report.figures import (
+    class_iou_bars,
+    confusion_heatmap,
+    query_map,
+    recall_curves,
+    unseen_predictions,
+    zero_iou,
+)
 from utils.report.history import HEAD_PARTS, history_plots
 from utils.report.theme import DARK, LIGHT, save_plot
 
@@ -72,8 +80,15 @@ RATES = ("encoder", "head", "attention", "pyramid", "discriminator")
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 50, 100])
-@pytest.mark.parametrize("rates", [(0.0,) * 5, (1e-3, 1e-2, 1e-3, 0.0, 4e-4), (1e-30, 1e-12, 3e9, 1.0, 0.1)])
+@pytest.mark.parametrize(
+    ("epochs", "rates"),
+    [
+        (1, (0.0,) * 5),
+        (2, (1e-3, 1e-2, 1e-3, 0.0, 4e-4)),
+        (10, (1e-3, 1e-2, 1e-3, 0.0, 4e-4)),
+        (100, (1e-30, 1e-12, 3e9, 1.0, 0.1)),
+    ],
+)
 def test_learning_rates_are_drawn_from_zero_with_a_tick_at_whole_epochs_alone(tmp_path, epochs, rates):
     history = [
         {"epoch": e, "loss_discriminator_source": 0.5, "miou": 0.0}
@@ -110,3 +125,25 @@ def test_rates_of_parts_that_are_not_trained_are_left_out():
 
 def test_any_name_is_one_printable_line():
     assert printable("a\udcff\nb") == r"a\udcff\nb" and printable(3) == "3" and printable("é") == "é"
+
+
+def test_map_splits_districts_that_lie_far_apart(results):
+    result = results[1]
+    assert len(query_map(result, LIGHT).axes) == 1
+    far = [
+        replace(i, positions=np.where(np.arange(5)[:, None] < 2, i.positions, i.positions + 9000.0))
+        for i in (result.set.gallery, result.set.queries)
+    ]
+    split = replace(result, set=replace(result.set, gallery=far[0], queries=far[1]))
+    axes = query_map(split, LIGHT).axes
+    assert len(axes) == 2
+    found = result.found.sum()
+    assert sum(len(a.collections[0].get_offsets()) for a in axes) == found
+    assert sum(len(a.collections[1].get_offsets()) for a in axes) == 5 - found
+
+
+def test_recall_curves_hold_every_recall(results):
+    (axes,) = recall_curves(results, DARK).axes
+    assert len(axes.lines) == 3  # one set has two thresholds
+    first = recall_at(results[0].correct[5.0], range(1, 11))
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * np.array(list(first.values())))
