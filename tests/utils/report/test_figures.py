@@ -10,7 +10,6 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from PIL import Image, ImageColor
 
 from utils.evaluation.metrics import ConfusionMatrix, recall_at
-from utils.evaluation.tables import printable
 from utils.report.figures import (
     class_iou_bars,
     confusion_heatmap,
@@ -121,10 +120,6 @@ def test_rates_of_parts_that_are_not_trained_are_left_out():
         "pyramid",
         "discriminator",
     ]
-
-
-def test_any_name_is_one_printable_line():
-    assert printable("a\udcff\nb") == r"a\udcff\nb" and printable(3) == "3" and printable("é") == "é"
 
 
 def test_map_splits_districts_that_lie_far_apart(results):
