@@ -38,7 +38,7 @@ class Run:
     Attributes
     ----------
     recalls : percent by condition and N (as text).
-    miou : percent, None where it was not measured.
+    miou : percent, None if it was not measured.
     arguments : those that make its configuration; None if no checkpoint has them.
     data : digests of its file lists.
     """
@@ -60,7 +60,7 @@ class Run:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """Run folders: those given, or all below them, each once, in order; ValueError for a folder without any."""
+    """The run folders that are given, or all below them, each once, in order; ValueError for a folder without any."""
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():

@@ -102,7 +102,7 @@ def test_queries_without_a_positive_are_counted(street, capsys, metres, lacking)
     assert (
         lines
         == [
-            f"night: {lacking} of 3 queries have no gallery image of their place within {metres} m: no answer to them counts"
+            f"night: {lacking} of 3 queries have no gallery image of their place within {metres} m: they count as misses"
         ][:lacking]
     )
 

@@ -61,7 +61,7 @@ class ConfusionMatrix:
         return np.where(labelled > 0, iou, np.nan)
 
     def mean_iou(self) -> float:
-        """Mean over the classes present in the labels, 0..1; NaN where there are none."""
+        """Mean over the classes present in the labels, 0..1; NaN if there are none."""
         iou = self.class_iou()
         return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 

@@ -125,12 +125,12 @@ def doubt_lines(entry: dict) -> list[str]:
     """The counts of `count_doubts` in words, for a set's entry in `results.json`."""
     lines, of = [], f"of {entry['num_queries']} queries"
     if lacking := entry.get("queries_without_positive"):
-        where = f"no gallery image of their place within {entry['threshold_m']:g} m"
-        lines.append(f"{entry['name']}: {lacking} {of} have {where}: no answer to them counts")
-    if shared := entry.get("queries_in_gallery"):
+        within = f"within {entry['threshold_m']:g} m"
         lines.append(
-            f"{entry['name']}: {shared} {of} are in the gallery too: each finds itself, so recall says nothing of it"
+            f"{entry['name']}: {lacking} {of} have no gallery image of their place {within}: they count as misses"
         )
+    if shared := entry.get("queries_in_gallery"):
+        lines.append(f"{entry['name']}: {shared} {of} are in the gallery too: each finds itself, so recall is too high")
     return lines
 
 

@@ -170,7 +170,7 @@ def zero_iou(confusion: ConfusionMatrix) -> list[int]:
 
 
 def class_iou_bars(confusion: ConfusionMatrix, theme: Theme) -> Figure:
-    """IoU in percent per class that the labels show, and their mean as a line; those of `zero_iou` are left out."""
+    """IoU in percent per class that the labels show, and their mean as a line; classes of `zero_iou` are left out."""
     iou = 100 * confusion.class_iou()
     folded = zero_iou(confusion)
     present = [c for c in np.argsort(np.nan_to_num(iou), kind="stable") if np.isfinite(iou[c]) and c not in folded]

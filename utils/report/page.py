@@ -67,7 +67,7 @@ class Page(NamedTuple):
     config : the network's, see `models.segvpr.SegVPR`.
     panels : which pictures of a view mean something.
     seen, span : see `utils.report.attention`.
-    notes : by section, what was left out because there is too much of it.
+    sets : how many were evaluated; the first of them are shown.
     """
 
     run: str
@@ -82,7 +82,7 @@ class Page(NamedTuple):
     rests: Captioned | None
     segmentation: list[Captioned]
     training: list[Captioned]
-    notes: dict[str, str]
+    sets: int
 
     @property
     def miou(self) -> float | None:
@@ -234,6 +234,6 @@ def attention_caption(effect: float | None) -> str:
     return (
         f"{general} {measured}: retrieval does not depend on the map. That is how the released placement of attention "
         "works: the L2 norm at every location cancels a positive factor, and the class logits see the map detached, so no "
-        "loss reaches its weights. What is shown is where initialisation, weight decay and the trained features beneath "
-        "left it; it was not learnt."
+        "loss reaches its weights. The map was not learnt: it comes from initialisation, weight decay and the trained "
+        "features beneath."
     )

@@ -93,7 +93,7 @@ def save_png(image: Image.Image, path: Path, **options: Any) -> None:
 
 def _small_png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    # maximum coverage keeps thin lines' colours; the median cut gives those of few pixels to their neighbours
+    # maximum coverage keeps thin lines' colours; the median cut gives colours of few pixels to their neighbours
     palette = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     palette.save(file, "PNG", optimize=True)
     return file.getvalue()

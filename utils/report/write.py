@@ -86,7 +86,7 @@ def write_report(
             Captioned(save_plot(draw, figures / f"{name}.png"), alt)
             for name, (draw, alt) in history_plots(history or [], untrained).items()
         ],
-        notes=_notes(results, cases, seen),
+        sets=len(results),
     )
     for quality in QUALITIES:
         html = render(page, photos, quality)
@@ -167,18 +167,3 @@ def _segmentation(figures: Path, confusion: ConfusionMatrix | None) -> list[Capt
 def _folded(what: str, classes: Sequence[int], confusion: ConfusionMatrix) -> str:
     names = class_names(len(confusion.matrix))
     return f"{what}: {', '.join(names[c] for c in classes)}." if classes else ""
-
-
-def _notes(results: Sequence[SetResult], cases: Sequence[SetCases], seen: Seen) -> dict[str, str]:
-    """What a bounded report leaves out, by section."""
-    notes = {
-        "retrievals": "Per set a typical hit (of median descriptor distance), the hardest misses (first correct image ranked "
-        "last, then the most confident wrong one), and a few more hits drawn at random. Frames: green with a tick for the "
-        "query's place, red with a cross for another.",
-        "attention": f"Queries drawn at random; {seen.images} passed the network for this report.",
-    }
-    if len(results) > MAX_MAPS:
-        notes["maps"] = f"The first {MAX_MAPS} of {len(results)} sets are drawn."
-    if len(results) > len(cases):
-        notes["retrievals"] += f" Only the first {len(cases)} of {len(results)} sets are shown."
-    return notes
