@@ -1,5 +1,10 @@
 """Evaluate a SegVPR checkpoint: recall@N and mIoU; or localise photos in a gallery. `python3 eval.py --help` lists the flags."""
 
+from utils.options.parsers import eval_parser
+
+if __name__ == "__main__":
+    eval_parser().parse_args()  # before torch is imported: --help and a mistyped flag are answered at once
+
 import argparse
 import sys
 from contextlib import ExitStack
@@ -15,10 +20,10 @@ from utils.evaluation.results import evaluate_and_write
 from utils.evaluation.screening import Screening, log_positions
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
-from utils.options.parsers import eval_parser
+from utils.options.evaluation_sets import evaluation_sets
 from utils.report.write import write_report
 from utils.retrieval.localize import format_localisations, localize, photo_paths, to_json, usable_gallery, usable_photos
-from utils.runs.checkpoints import Checkpoint, describe_config, load_checkpoint
+from utils.runs.checkpoints import Checkpoint, load_checkpoint
 from utils.runs.folders import check_exp_name
 from utils.system import distributed
 from utils.system.command import run_command
@@ -92,9 +97,9 @@ def set_up(
     log_environment(command)
     LOGGER.info("results go to %s; machine: %s; seed: %d", folder, compute, args.seed)
     origin = "released checkpoint" if checkpoint.released else "checkpoint"
-    LOGGER.info("%s %s: %s", origin, args.resume, describe_config(checkpoint.config))
+    LOGGER.info("%s %s: %s", origin, args.resume, checkpoint.config)
     arguments.use_town_if_no_data(args)
-    sets = arguments.evaluation_sets(args, screening)
+    sets = evaluation_sets(args, screening)
     labelled = labelled_images(sets, args.seed, screening)
     head_trained = arguments.head_trained(checkpoint.training)
     return Start(folder, replace(checkpoint, training={}), sets, labelled, head_trained)
@@ -135,14 +140,14 @@ def localize_photos(args: argparse.Namespace) -> None:
 
 
 def with_scales(checkpoint: Checkpoint, scale_indexes: list[int] | None) -> Checkpoint:
-    """A released checkpoint with the pooled stages that the user names; ours says them itself."""
+    """A released checkpoint with the pooled stages that the user names. A checkpoint of ours records its own."""
     if scale_indexes is None:
         return checkpoint
-    if not checkpoint.released and scale_indexes != checkpoint.config["scale_indexes"]:
-        raise ValueError(
-            f"--scale_indexes: {checkpoint.path} says itself that it pools {checkpoint.config['scale_indexes']}"
-        )
-    return replace(checkpoint, config={**checkpoint.config, "scale_indexes": scale_indexes})
+    config = replace(checkpoint.config, scale_indexes=tuple(scale_indexes))
+    if not checkpoint.released and config != checkpoint.config:
+        pooled = " ".join(map(str, checkpoint.config.scale_indexes))
+        raise ValueError(f"--scale_indexes: {checkpoint.path} pools {pooled}; leave the flag out")
+    return replace(checkpoint, config=config)
 
 
 if __name__ == "__main__":

@@ -38,28 +38,28 @@ def segvpr(
     ----------
     arch : `resnet18`, `resnet50` (default) or `resnet101`.
     semnet : `deeplab` (default) or `pspnet`.
-    weights : a checkpoint of this project or a released one, which says all the rest itself; `town`: the one that ships,
+    weights : a checkpoint of this project or a released one, which has all the other values; `town`: the one that ships,
         trained on drawn towns alone; None: random weights.
     num_classes : 17 by default.
-    scale_indexes : pooled stages, 3 and 4 by default; the one thing that a released checkpoint does not say.
+    scale_indexes : pooled stages, 3 and 4 by default; the only value that a released checkpoint does not have.
 
     Raises
     ------
     ValueError, OSError : not a checkpoint, or one of another network than the arguments name.
     """
-    asked = {"arch": arch, "semnet": semnet, "num_classes": num_classes}
-    asked["scale_indexes"] = None if scale_indexes is None else list(scale_indexes)
+    asked = {"arch": arch, "semnet": semnet, "num_classes": num_classes, "scale_indexes": scale_indexes}
     given = {name: value for name, value in asked.items() if value is not None}
     if weights is None:
         return _load("models").build_model(**given).eval()
     checkpoints = _load("utils.runs.checkpoints")
     path = checkpoints.SHIPPED if weights == "town" else pathlib.Path(weights).expanduser()
     checkpoint = checkpoints.load_checkpoint(path)
+    config = dataclasses.replace(checkpoint.config, **given)
     for name, value in given.items():
-        unsaid = checkpoint.released and name == "scale_indexes"
-        if not unsaid and value != checkpoint.config[name]:
-            raise ValueError(f"{name} {value!r}: {weights} is of {name} {checkpoint.config[name]!r}; leave {name} out")
-    return dataclasses.replace(checkpoint, config={**checkpoint.config, **given}).build()
+        recorded = getattr(checkpoint.config, name)
+        if getattr(config, name) != recorded and not (checkpoint.released and name == "scale_indexes"):
+            raise ValueError(f"{name} {value!r}: {weights} has {name} {recorded!r}; leave {name} out")
+    return dataclasses.replace(checkpoint, config=config).build()
 
 
 def network_input(images: torch.Tensor, space: str | torch.nn.Module | None = None) -> torch.Tensor:
@@ -67,7 +67,7 @@ def network_input(images: torch.Tensor, space: str | torch.nn.Module | None = No
 
     Parameters
     ----------
-    space : a network that `segvpr` gave, or the name of its `input_space`.
+    space : a network that `segvpr` gave, or the name of an input space.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def network_input(images: torch.Tensor, space: str | torch.nn.Module | None = No
         )
     inputs = _load("models.input")
     inputs.check_images(images)
-    return inputs.to_network_input(images, space=getattr(space, "input_space", space))
+    return inputs.to_network_input(images, space=space.config.input if isinstance(space, torch.nn.Module) else space)
 
 
 def _load(name: str) -> types.ModuleType:

@@ -1,5 +1,10 @@
 """Train SegVPR, then evaluate the best checkpoint. `python3 main.py --help` lists the flags."""
 
+from utils.options.parsers import main_parser
+
+if __name__ == "__main__":
+    main_parser().parse_args()  # before torch is imported: --help and a mistyped flag are answered at once
+
 import argparse
 import sys
 from contextlib import ExitStack
@@ -7,20 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets  # noqa: F401  first: says in one line which package is missing
-
-# isort: split
 import torch
 
-from models import SegVPR, build_model
+from datasets.command_line import read_flags
+from models.config import NetworkConfig
+from models.encoder import load_pretrained
+from models.segvpr import SegVPR
 from utils.evaluation.recall import EvaluationSet
 from utils.evaluation.results import evaluate_and_write, score
 from utils.evaluation.screening import Screening
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
-from utils.options.parsers import main_parser
+from utils.options.evaluation_sets import evaluation_sets
+from utils.options.training_set import training_data
 from utils.report.write import write_report
-from utils.runs.checkpoints import Checkpoint, describe_config, load_checkpoint, save_checkpoint
+from utils.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from utils.runs.folders import (
     START,
     bring_along,
@@ -157,9 +163,9 @@ def set_up(
     if distributed.world_size() > 1:
         LOGGER.info("%d processes share the run", distributed.world_size())
     arguments.use_town_if_no_data(args)
-    data = arguments.training_data(args, screening)
+    data = training_data(args, screening)
     check_batches_divide(settings, len(data.queries), distributed.world_size())
-    sets = arguments.evaluation_sets(args, screening, args.val_pos_dist_threshold)
+    sets = evaluation_sets(args, screening, args.val_pos_dist_threshold)
     labelled = labelled_images(sets, args.seed, screening)
     record = {"arguments": arguments.plain_values(args), "data": fingerprints(data, sets)}
     model = starting_model(args, resumed)
@@ -213,20 +219,12 @@ def fingerprints(data: TrainingData, sets: list[EvaluationSet]) -> dict[str, str
 def starting_model(args: argparse.Namespace, resumed: Checkpoint | None) -> SegVPR:
     """The network as training starts: seeded, pretrained or taken from a checkpoint (which never fetches weights)."""
     seed_torch(args.seed, "weights")
-    model = build_model(
-        args.arch,
-        args.semnet,
-        args.num_classes,
-        args.scale_indexes,
-        None if resumed else args.pretrain,
-        args.train_enc_from,
-        args.attention,
-        args.guidance,
-        args.input,
-    )
+    model = SegVPR(read_flags(NetworkConfig, args), args.train_enc_from)
     if resumed:
         resumed.load_into(model)
-    LOGGER.info("network: %s", describe_config(model.config))
+    else:
+        load_pretrained(model.encoder, args.arch, args.pretrain)
+    LOGGER.info("network: %s", model.config)
     return model
 
 

@@ -1,3 +1,3 @@
 """What backs the figures of the README: each module is one command."""
 
-import datasets  # noqa: F401  says in one line which package is missing
+import datasets  # noqa: F401  names a missing package in one line

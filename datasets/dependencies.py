@@ -19,6 +19,7 @@ REQUIRED = {
     "matplotlib": "matplotlib",
     "threadpoolctl": "threadpoolctl",
     "scipy": "scipy",
+    "jinja2": "jinja2",
 }
 """Modules of the packages in `requirements.txt`."""
 USER_ERROR = 2

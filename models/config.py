@@ -1,7 +1,7 @@
 """What a network is: the one configuration, from the command line to the checkpoint. Importing it does not import torch."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 ARCHITECTURES = {"resnet18": 64, "resnet50": 256, "resnet101": 256}
@@ -61,23 +61,19 @@ class NetworkConfig:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "NetworkConfig":
         """From what a checkpoint keeps; parts that came later stand at their defaults. ValueError for anything else."""
-        known = {part.name: part for part in fields(cls)}
-        if not isinstance(values, Mapping) or not set(values) <= set(known) or "arch" not in values:
-            raise ValueError("not the configuration of a SegVPR network")
+        known = {part.name: part.default for part in fields(cls)}
+        oldest = {"arch", "semnet", "num_classes", "scale_indexes"}  # the first checkpoints had no more
+        if not isinstance(values, Mapping) or not oldest <= set(values) <= set(known):
+            raise ValueError("its configuration is not that of a SegVPR network")
         for name, value in values.items():
-            default = known[name].default
-            wanted = (list, tuple) if isinstance(default, tuple) else type(default)
+            wanted = list if name == "scale_indexes" else type(known[name])
             if not isinstance(value, wanted):
-                raise ValueError(f"{name}: {value!r} is not a value of a configuration")
+                raise ValueError(f"{name} {value!r} in its configuration is not a {wanted.__name__}")
         return cls(**values)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain values, for a checkpoint or JSON."""
         return {**asdict(self), "scale_indexes": list(self.scale_indexes)}
-
-    def changed(self, **parts: Any) -> "NetworkConfig":
-        """A copy with some parts changed."""
-        return replace(self, **parts)
 
     def __str__(self) -> str:
         scales = "+".join(map(str, self.scale_indexes))

@@ -1,11 +1,8 @@
-"""Domain adaptation branch: tells source from target by their semantic predictions."""
+"""Domain adaptation: a discriminator tells source from target by their class probabilities; its gradient is reversed."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from models.gradient_reversal import GradientReversal, reverse_gradient
-
-__all__ = ["Discriminator", "GradientReversal", "reverse_gradient"]
 
 SOURCE, TARGET = 0.0, 1.0
 
@@ -27,3 +24,21 @@ class Discriminator(nn.Module):
         for conv in self.convs[:-1]:
             x = F.leaky_relu(conv(x), 0.2)
         return self.convs[-1](x)
+
+
+class GradientReversal(torch.autograd.Function):
+    """Identity forward; backward multiplies the gradient by ``-factor``. Source: Ganin et al., JMLR 2016, section 4."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, factor: float = 1.0) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return -ctx.factor * grad, None
+
+
+def reverse_gradient(x: Tensor, factor: float = 1.0) -> Tensor:
+    """`x` unchanged, any shape; its gradient comes back multiplied by ``-factor``."""
+    return GradientReversal.apply(x, factor)

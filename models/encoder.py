@@ -9,10 +9,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-ARCHITECTURES = ("resnet18", "resnet50", "resnet101")
-STAGES = (1, 2, 3, 4)
-MIN_SIDE = 97
-"""Smallest image side in pixels: stage 3 is then 7x7, as wide as the attention's largest kernel."""
+from models.config import ARCHITECTURES, MIN_SIDE, STAGES
 
 
 class Encoder(nn.Module):
@@ -31,13 +28,10 @@ class Encoder(nn.Module):
 
     def __init__(self, arch: str = "resnet50", train_from: str | int = "all") -> None:
         super().__init__()
-        if arch not in ARCHITECTURES:
-            raise ValueError(f"arch: {arch!r} is not one of {', '.join(ARCHITECTURES)}")
         resnet = getattr(torchvision.models, arch)(weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
-        width = 64 if arch == "resnet18" else 256
-        self.channels = {stage: width * 2 ** (stage - 1) for stage in STAGES}
+        self.channels = {stage: ARCHITECTURES[arch] * 2 ** (stage - 1) for stage in STAGES}
         self._freeze(train_from)
 
     def _freeze(self, train_from: str | int) -> None:

@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from models.resize import resize_to
 
-HEADS = ("deeplab", "pspnet")
-
 
 class DeepLabHead(nn.Module):
     """DeepLab v2: the sum of four dilated 3x3 convolutions (protocol, section 1)."""
@@ -70,8 +68,6 @@ class PSPNetHead(nn.Module):
 
 
 def build_head(semnet: str, in_channels: int, num_classes: int) -> nn.Module:
-    """Head by name: `"deeplab"` or `"pspnet"`."""
-    if semnet not in HEADS:
-        raise ValueError(f"semnet: {semnet!r} is not one of {', '.join(HEADS)}")
-    head = DeepLabHead if semnet == "deeplab" else PSPNetHead
-    return head(in_channels, num_classes)
+    """Head by name, one of `models.config.HEADS`."""
+    heads = {"deeplab": DeepLabHead, "pspnet": PSPNetHead}
+    return heads[semnet](in_channels, num_classes)

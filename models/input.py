@@ -5,8 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-INPUTS = ("released", "imagenet")
-"""Input spaces, see `to_network_input`."""
+from models.config import INPUTS
+
 # Subtracted from B, G and R in this order, on a scale of 0..255: odd, but released checkpoints need exactly this.
 CHANNEL_MEANS = (0.485, 0.456, 0.406)
 IMAGENET_MEANS, IMAGENET_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,19 +26,14 @@ def to_network_input(images: Tensor, dtype: torch.dtype = torch.float32, space: 
     ------
     ValueError : another space.
     """
-    check_space(space)
+    if space not in INPUTS:
+        raise ValueError(f"input: {space!r} is not one of {', '.join(INPUTS)}")
     if space == "released":
         images = images.flip(-3).to(dtype)
         return images.sub_(_per_channel(CHANNEL_MEANS, dtype, images.device))  # in place: large tensors
     means, deviations = (tuple(255 * x for x in values) for values in (IMAGENET_MEANS, IMAGENET_DEVIATIONS))
     images = images.to(dtype).sub_(_per_channel(means, dtype, images.device))
     return images.div_(_per_channel(deviations, dtype, images.device))
-
-
-def check_space(space: str) -> None:
-    """ValueError for an input space that is not one of `INPUTS`."""
-    if space not in INPUTS:
-        raise ValueError(f"input: {space!r} is not one of {', '.join(INPUTS)}")
 
 
 def check_images(images: Tensor) -> None:

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import MultiScaleAttention, UniformAttention
+from models.config import STAGES, NetworkConfig
 from models.domain import Discriminator
-from models.encoder import STAGES, Encoder, fold_batch_norm, load_pretrained
+from models.encoder import Encoder, fold_batch_norm, load_pretrained
 from models.heads import build_head
-from models.input import check_images, check_space, to_network_input
+from models.input import check_images, to_network_input
 from models.pooling import MultiScalePooling, widen
 from models.resize import resize_to
 
 ATTENTION_STAGE, HEAD_STAGE = 3, 4
-ATTENTIONS = ("released", "after_norm", "none")
-OPTIONS = {"attention": "released", "guidance": True, "input": "released"}
-"""Parts of a configuration that are ours, with the values that make the released network."""
 
 
 class SegVPROutput(NamedTuple):
@@ -42,52 +40,27 @@ class SegVPR(nn.Module):
     """Place recognition by semantics-guided attention. Build it with `build_model`.
 
     `describe` takes 8-bit images and does all. The other methods take network input: float (B, 3, H, W), sides at least
-    97 px, as `prepare` makes it from 8-bit images in the network's own `input_space`.
+    97 px, as `prepare` makes it from 8-bit images in the network's own input space.
     """
 
-    def __init__(
-        self,
-        arch: str,
-        semnet: str,
-        num_classes: int,
-        scale_indexes: Sequence[int],
-        train_enc_from: str | int,
-        attention: str = "released",
-        guidance: bool = True,
-        input_space: str = "released",
-    ):
+    def __init__(self, config: NetworkConfig, train_enc_from: str | int = "all") -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes: {num_classes} is not at least 1")
-        self.config = {
-            "arch": arch,
-            "semnet": semnet,
-            "num_classes": num_classes,
-            "scale_indexes": list(scale_indexes),
-            "attention": attention,
-            "guidance": guidance,
-            "input": input_space,
-        }
-        if attention not in ATTENTIONS:
-            raise ValueError(f"attention: {attention!r} is not one of {', '.join(ATTENTIONS)}")
-        check_space(input_space)
-        self.placement, self.guidance, self.input_space = attention, guidance, input_space
-        self.scale_indexes = check_scale_indexes(scale_indexes)
-        self.encoder = Encoder(arch, train_enc_from)
+        self.config = config
+        self.encoder = Encoder(config.arch, train_enc_from)
         channels = self.encoder.channels
-        self.head = build_head(semnet, channels[HEAD_STAGE], num_classes)
-        uniform = attention == "none"
+        self.head = build_head(config.semnet, channels[HEAD_STAGE], config.num_classes)
+        uniform = config.attention == "none"
         self.attention = UniformAttention() if uniform else MultiScaleAttention(channels[ATTENTION_STAGE])
         self.pooling = MultiScalePooling()
-        self.discriminator = Discriminator(num_classes)
-        self.descriptor_dim = sum(channels[stage] for stage in self.scale_indexes)
+        self.discriminator = Discriminator(config.num_classes)
+        self.descriptor_dim = sum(channels[stage] for stage in config.scale_indexes)
 
     @property
     def _last_embedded(self) -> int:
-        return max(ATTENTION_STAGE, *self.scale_indexes)
+        return max(ATTENTION_STAGE, *self.config.scale_indexes)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """RGB uint8 (B, 3, H, W) on any device -> network input in `input_space`, on the model's device in its number type.
+        """RGB uint8 (B, 3, H, W) on any device -> network input in input space, on the model's device in its number type.
 
         ValueError for images of another type or shape.
         """
@@ -95,7 +68,7 @@ class SegVPR(nn.Module):
         weight = self.encoder.conv1.weight
         images = images.to(weight.device, non_blocking=True)
         wide = torch.promote_types(weight.dtype, torch.float32)
-        images = to_network_input(images, wide, self.input_space).to(weight.dtype)
+        images = to_network_input(images, wide, self.config.input).to(weight.dtype)
         return images.contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
@@ -131,9 +104,9 @@ class SegVPR(nn.Module):
         logits = None
         if with_logits:
             logits = self._logits(features, images)
-            if self.guidance and self.placement != "none":
+            if self.config.guidance and self.config.attention != "none":
                 # the triplet loss does not see a relative map's scale, which then drifts: logits must not follow it
-                guide = relative(attention) if self.placement == "after_norm" else attention
+                guide = relative(attention) if self.config.attention == "after_norm" else attention
                 logits = logits * resize_to(guide.detach(), images.shape[-2:])
         return SegVPROutput(self._pool(features, attention), logits, attention)
 
@@ -152,7 +125,8 @@ class SegVPR(nn.Module):
 
     def embedding_config(self) -> dict[str, Any]:
         """The part of the configuration that `embed` depends on."""
-        return {name: self.config[name] for name in ("arch", "scale_indexes", "attention", "input")}
+        plain = self.config.to_plain()
+        return {name: plain[name] for name in ("arch", "scale_indexes", "attention", "input")}
 
     def embedding_state(self) -> dict[str, Tensor]:
         """The part of the `state_dict` that `embed` depends on in eval mode: no head, no discriminator, no unused stage."""
@@ -183,13 +157,11 @@ class SegVPR(nn.Module):
         As released the map multiplies features before their norm is taken; `after_norm` divides it by its mean over the
         image and has it weigh what GeM averages.
         """
-        weighted = {self.scale_indexes[0], self.scale_indexes[-1]} if self.placement != "none" else set()
-        stages = [features[stage] for stage in self.scale_indexes]
-        maps = [
-            resize_to(attention, x.shape[-2:]) if stage in weighted else None
-            for stage, x in zip(self.scale_indexes, stages)
-        ]
-        if self.placement == "after_norm":
+        pooled = self.config.scale_indexes
+        weighted = {pooled[0], pooled[-1]} if self.config.attention != "none" else set()
+        stages = [features[stage] for stage in pooled]
+        maps = [resize_to(attention, x.shape[-2:]) if stage in weighted else None for stage, x in zip(pooled, stages)]
+        if self.config.attention == "after_norm":
             return self.pooling(stages, [None if m is None else relative(m) for m in maps])
         return self.pooling([x if m is None else x * m for x, m in zip(stages, maps)])
 
@@ -198,17 +170,6 @@ def relative(attention: Tensor) -> Tensor:
     """A map (B, 1, h, w) in at least float32, divided by its mean over the image."""
     attention = widen(attention)
     return attention / attention.mean(dim=(-2, -1), keepdim=True)
-
-
-def check_scale_indexes(scale_indexes: Sequence[int]) -> tuple[int, ...]:
-    """The stages to pool as a tuple; ValueError unless it is an ascending non-empty subset of 1..4."""
-    stages = tuple(scale_indexes)
-    if not stages or list(stages) != sorted(set(stages)) or not set(stages) <= set(STAGES):
-        shown = " ".join(map(str, stages)) or "(nothing)"
-        raise ValueError(
-            f"scale_indexes: {shown} is not an ascending, non-empty choice of stages 1 2 3 4; give some, such as 3 4"
-        )
-    return stages
 
 
 def build_model(
@@ -239,6 +200,7 @@ def build_model(
     ------
     ValueError, OSError : an argument that is not offered, or weights that cannot be had; the message names it.
     """
-    model = SegVPR(arch, semnet, num_classes, scale_indexes, train_enc_from, attention, guidance, input)
+    config = NetworkConfig(arch, semnet, num_classes, tuple(scale_indexes), attention, guidance, input)
+    model = SegVPR(config, train_enc_from)
     load_pretrained(model.encoder, arch, pretrain)
     return model

@@ -8,7 +8,7 @@ import torch
 
 from models import build_model
 from tests.formula import label_map, picture, weight
-from utils.runs.checkpoints import from_released
+from utils.runs.released import from_released
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIGURATIONS = [(arch, semnet) for arch in ("resnet50", "resnet101") for semnet in ("deeplab", "pspnet")]

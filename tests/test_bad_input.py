@@ -18,7 +18,7 @@ import main
 from models import build_model
 from tests.tiny import SMALL_RUN, data_flags
 from utils.evaluation.screening import Screening
-from utils.options import arguments
+from utils.options.evaluation_sets import evaluation_sets
 from utils.options.parsers import eval_parser
 from utils.runs.checkpoints import save_checkpoint
 
@@ -309,6 +309,6 @@ def test_a_gallery_with_a_bad_image_is_still_read_once_for_all_its_query_sets(da
     truncate(first(data / "robotcar/overcast"))
     args = eval_parser().parse_args(["--resume", "x.pth", "--dataset_root_test", str(data / "robotcar")])
     screening = Screening("skip")
-    sets = arguments.evaluation_sets(args, screening)
+    sets = evaluation_sets(args, screening)
     assert [len(s.gallery) for s in sets] == [5] * 4 and len({id(s.gallery) for s in sets}) == 1
     assert len(screening.rejected) == 1

@@ -7,7 +7,7 @@ import torch
 from tests.formula import stream
 from tests.golden_model import CONFIGURATIONS, formula_model, golden, labels, pictures, released_state
 from utils.evaluation.metrics import ConfusionMatrix
-from utils.runs.checkpoints import from_released, to_released
+from utils.runs.released import from_released, to_released
 from utils.training.losses import semantic_loss, triplet_loss
 from utils.training.optimizers import build_optimizers
 from utils.training.schedules import poly

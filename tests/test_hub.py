@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from models import build_model
+from models import NetworkConfig, build_model
 from tests.released_files import write_released
 from utils.runs.checkpoints import load_checkpoint, save_checkpoint
 
@@ -75,7 +76,7 @@ def test_beside_our_own_packages(checkpoint):
     before = {name: sys.modules[name] for name in ("models", "models.segvpr", "utils", "datasets")}
     model = load(weights=str(checkpoint), arch="resnet18", semnet="deeplab", scale_indexes=(3, 4))
     assert {name: sys.modules[name] for name in before} == before
-    assert type(model) is not type(build_model("resnet18")) and model.config["arch"] == "resnet18"
+    assert type(model) is not type(build_model("resnet18")) and model.config.arch == "resnet18"
     state = load_checkpoint(checkpoint).state_dict
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
@@ -83,7 +84,7 @@ def test_beside_our_own_packages(checkpoint):
 @pytest.mark.parametrize(
     "asked, reason",
     [
-        ({"arch": "resnet50"}, "arch 'resnet50': .*best.pth is of arch 'resnet18'"),
+        ({"arch": "resnet50"}, "arch 'resnet50': .*best.pth has arch 'resnet18'"),
         ({"semnet": "pspnet"}, "semnet 'pspnet': .* leave semnet out"),
         ({"num_classes": 5}, "num_classes 5: .* num_classes 17"),
         ({"scale_indexes": [4]}, r"scale_indexes \[4\]"),
@@ -98,14 +99,14 @@ def test_a_released_checkpoint_says_all_but_the_pooled_stages(tmp_path):
     released = write_released(tmp_path / "released.pth", "resnet50", "pspnet", "module.")
     model = load(weights=released, scale_indexes=[2, 3, 4])
     given = {"arch": "resnet50", "semnet": "pspnet", "num_classes": 17, "scale_indexes": [2, 3, 4]}
-    assert model.config == {**given, "attention": "released", "guidance": True, "input": "released"}
+    assert model.config.to_plain() == NetworkConfig(**given).to_plain()
     with pytest.raises(ValueError, match="semnet 'deeplab'"):
         load(weights=released, semnet="deeplab")
 
 
 def test_random_weights_and_errors(tmp_path):
     model = load(arch="resnet18", semnet="pspnet", num_classes=5)
-    assert not model.training and model.config["num_classes"] == 5
+    assert not model.training and model.config.num_classes == 5
     with pytest.raises(ValueError, match="resnet34"):
         load(arch="resnet34")
     with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
@@ -114,7 +115,7 @@ def test_random_weights_and_errors(tmp_path):
 
 def test_network_input_knows_no_default_space():
     model = load(arch="resnet18", semnet="pspnet")
-    model.input_space, raw = "imagenet", torch.zeros((1, 3, 100, 100), dtype=torch.uint8)
+    model.config, raw = replace(model.config, input="imagenet"), torch.zeros((1, 3, 100, 100), dtype=torch.uint8)
 
     def network_input(*space):
         return torch.hub.load(str(REPOSITORY), "network_input", raw, *space, source="local")

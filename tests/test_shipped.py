@@ -12,7 +12,7 @@ from benchmarks.train_town import FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED, LA
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
-from models import build_model
+from models import SegVPR
 from utils.evaluation.recall import EvaluationSet, evaluate_places
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import SHIPPED, load_checkpoint
@@ -62,7 +62,7 @@ def sets(tmp_path_factory) -> list[EvaluationSet]:
 def test_it_finds_more_than_the_untrained_network_in_a_town_that_nobody_has_seen(sets):
     shipped = load_checkpoint(SHIPPED)
     torch.manual_seed(0)
-    untrained = build_model(**shipped.config)
+    untrained = SegVPR(shipped.config)
     found = []
     for model in (shipped.build(), untrained):
         results = evaluate_places(model.eval(), sets, EmbeddingOptions(num_workers=0))

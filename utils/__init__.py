@@ -1,3 +1,3 @@
 """What runs the method: training, evaluation, checkpoints and the command line."""
 
-import datasets  # noqa: F401  says in one line which package is missing
+import datasets  # noqa: F401  names a missing package in one line

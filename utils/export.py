@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from datasets.command_line import HelpFormatter, OneLineParser, add_flags, flag, read_flags
 from datasets.files import replacing
-from models.encoder import MIN_SIDE
+from models.config import MIN_SIDE
 from models.segvpr import SegVPR
-from utils.runs.checkpoints import FORMAT, Checkpoint, describe_config, load_checkpoint, write_atomically
+from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint, write_atomically
 from utils.system.command import run_command
 from utils.system.logs import LOGGER, start_logging
 from utils.system.seeding import generator
@@ -101,9 +101,9 @@ def write_weights(checkpoint: Checkpoint, out: Path) -> None:
     if out.resolve() == checkpoint.path.resolve():
         raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
     check_target(out)
-    content = {"format": FORMAT, "config": checkpoint.config, "model": checkpoint.state_dict, "training": {}}
+    content = {"format": FORMAT, "config": checkpoint.config.to_plain(), "model": checkpoint.state_dict, "training": {}}
     write_atomically(out, content)
-    LOGGER.info("%s: weights of %s", out, describe_config(checkpoint.config))
+    LOGGER.info("%s: weights of %s", out, checkpoint.config)
 
 
 def check_target(out: Path) -> None:
@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = read_flags(OnnxSettings, args)
         difference = export_onnx(checkpoint.build(), args.out, settings)
         form = "uint8 RGB" if settings.raw else "float32, network input space"
-        network = describe_config(checkpoint.config)
+        network = checkpoint.config
         LOGGER.info("%s: %s; images %dx%d, %s", args.out, network, *settings.size, form)
         if difference is None:
             LOGGER.info("not checked against torch: onnxruntime is not installed (pip install onnxruntime)")

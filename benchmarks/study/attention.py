@@ -36,7 +36,7 @@ def measure_attention(run: Path, images: Sequence[str], scale: float, options: E
         return json.loads(file.read_text())
     checkpoint = load_checkpoint(weights_of_run(run))
     model = options.compute.place(checkpoint.build())
-    classes = checkpoint.config["num_classes"]
+    classes = checkpoint.config.num_classes
     sums, effects = np.zeros((2, classes)), []
     for path in progress_bar(images, desc=f"attention of {run}", unit="image"):
         look = look_at(model, path, scale, options)

@@ -25,7 +25,8 @@ from datasets.pairs import placed_images, shared_files, shared_text, without_pos
 from datasets.places import neighbours_within
 from datasets.positions.report import lonely, odd_names
 from datasets.reading.transforms import scaled_size
-from datasets.sizes import CROP, MIN_SIDE
+from datasets.sizes import CROP
+from models.config import MIN_SIDE
 
 NEGATIVE_DISTANCE_M = 25.0
 QUANTILES = (0, 25, 50, 75, 95, 100)

@@ -11,25 +11,27 @@ from hypothesis import strategies as st
 from datasets import sizes
 from datasets.reading.transforms import crop_and_flip, scaled_size
 from datasets.sizes import smallest_cropped, smallest_scaled
-from models.encoder import MIN_SIDE
+from models.config import MIN_SIDE
 from tests.tiny import write_idda, write_pass
 from utils.evaluation.results import count_doubts, doubt_lines
 from utils.evaluation.screening import Screening
-from utils.options import arguments
+from utils.options.evaluation_sets import evaluation_sets
+from utils.options.pairs import split_folders
 from utils.options.parsers import eval_parser, main_parser
+from utils.options.training_set import check_size, training_data
 from utils.system.logs import start_logging
 
 
 def evaluated(root: Path, *flags: str):
     start_logging()
     argv = ["--resume", "x.pth", "--dataset_root_test", str(root), "--test_g", "gallery", "--test_q", "queries", *flags]
-    return arguments.evaluation_sets(eval_parser().parse_args(argv), Screening())
+    return evaluation_sets(eval_parser().parse_args(argv), Screening())
 
 
 def trained(root: Path, *flags: str):
     start_logging()
     args = main_parser().parse_args(["--dataset_root", str(root), "--da_method", "none", "--eval_scale", "1", *flags])
-    return arguments.training_data(args, Screening(args.on_bad_image))
+    return training_data(args, Screening(args.on_bad_image))
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def test_folders_with_a_plus_in_their_name(tmp_path):
         "rain+snow": ["rain", "snow"],
         "night": ["night"],
     }.items():
-        assert arguments.split_folders(tmp_path, text) == folders
+        assert split_folders(tmp_path, text) == folders
 
 
 def test_a_test_set_with_a_plus_in_its_name(street, capsys):
@@ -190,9 +192,9 @@ def test_the_smallest_side_of_training():
 )
 def test_images_too_small_for_training(size, scale, said):
     if said is None:
-        return arguments.check_size("a.png", size, scale)
+        return check_size("a.png", size, scale)
     with pytest.raises(ValueError) as error:
-        arguments.check_size("a.png", size, scale)
+        check_size("a.png", size, scale)
     assert str(error.value).startswith(f"a.png: {size[0]}x{size[1]} px is too small") and said in str(error.value)
     assert ("give --eval_scale" in str(error.value)) == (min(size) >= 122)
     return None

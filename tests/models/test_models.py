@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models import INPUTS, build_model
+from models import build_model
+from models.config import INPUTS
 from models.input import to_network_input
 from models.pooling import MultiScalePooling
 from tests.golden_model import pictures

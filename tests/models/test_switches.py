@@ -159,7 +159,7 @@ def test_a_run_records_its_switches_and_eval_needs_no_flags(tiny_root, tmp_path,
     assert main.main([*data_flags(tiny_root), *SMALL_RUN, *choices, "--n_epochs", "1", "--no_report"]) == 0
     (folder,) = (tmp_path / "runs/default").iterdir()
     config = load_checkpoint(folder / "best.pth").config
-    assert (config["attention"], config["guidance"], config["input"]) == ("after_norm", False, "imagenet")
+    assert (config.attention, config.guidance, config.input) == ("after_norm", False, "imagenet")
     flags = [flag for flag in data_flags(tiny_root)[2:6]]
     evaluated = [
         "--resume",

@@ -12,6 +12,7 @@ from datasets.files import write_text, write_whole
 from datasets.naming import class_names
 from datasets.pairs import shared_files, without_positive
 from datasets.places import ImageSet
+from models.config import NetworkConfig
 from models.segvpr import SegVPR
 from utils.evaluation.metrics import RECALL_AT, ConfusionMatrix
 from utils.evaluation.recall import EvaluationSet, SetResult, by_rank, evaluate_places
@@ -76,13 +77,13 @@ def evaluate_and_write(
 
 
 def results_dict(
-    checkpoint: str, config: dict, results: Sequence[SetResult], confusion: ConfusionMatrix | None
+    checkpoint: str, config: NetworkConfig, results: Sequence[SetResult], confusion: ConfusionMatrix | None
 ) -> dict:
     """The content of `results.json`; recalls and IoU as fractions."""
     return {
         "checkpoint": checkpoint,
-        "arch": config["arch"],
-        "semnet": config["semnet"],
+        "arch": config.arch,
+        "semnet": config.semnet,
         "sets": [_set_entry(result, threshold) for result in results for threshold in result.recalls],
         "segmentation": None if confusion is None else _segmentation_entry(confusion),
     }

@@ -9,7 +9,7 @@ import torch
 from datasets.naming import class_names, label_folder, label_path
 from datasets.reading.batches import ImageBatches
 from datasets.reading.transforms import image_size
-from models.encoder import MIN_SIDE
+from models.config import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.evaluation.metrics import ConfusionMatrix
 from utils.evaluation.recall import EvaluationSet
@@ -54,7 +54,7 @@ def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: Embeddin
     model.eval()
     width, height = image_size(paths[0])
     batch_size = max(1, min(options.batch_size, PIXELS_PER_BATCH // (width * height)))
-    confusion = ConfusionMatrix(model.config["num_classes"])
+    confusion = ConfusionMatrix(model.config.num_classes)
     own = share(len(paths), batch_size)
     dataset = ImageBatches(paths[own.start : own.stop], with_labels=True)
     for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):

@@ -78,7 +78,7 @@ def look_at_sets(
 ) -> Seen:
     """Run a bounded number of queries, drawn at random per set, through the network."""
     views: dict[str, list[View]] = {}
-    number = model.config["num_classes"]
+    number = model.config.num_classes
     sums, sums_before, effects, images = np.zeros((2, number)), np.zeros((2, number)), [], 0
     per_set = max(1, MAX_LOOKS // max(1, len(results)))
     shown = min(VIEWS_PER_SET, max(1, MAX_VIEWS // max(1, len(results))))

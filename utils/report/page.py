@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from datasets.naming import class_colours, class_names
+from models.config import NetworkConfig
 from utils.evaluation.recall import SetResult
 from utils.evaluation.tables import printable
 from utils.report.attention import LEAST_EFFECT, Seen, View
@@ -64,7 +65,7 @@ class Page(NamedTuple):
     ----------
     run : name of the run folder.
     content : the content of `results.json`.
-    config : the network's, see `models.segvpr.SegVPR`.
+    config : the network's.
     panels : which pictures of a view mean something.
     seen, span : see `utils.report.attention`.
     sets : how many were evaluated; the first of them are shown.
@@ -72,7 +73,7 @@ class Page(NamedTuple):
 
     run: str
     content: dict
-    config: dict
+    config: NetworkConfig
     panels: Panels
     recall: Captioned | None
     maps: list[Captioned]
@@ -160,17 +161,17 @@ def facts(page: Page) -> list[str]:
     config = page.config
     stamp = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d", page.run)
     return [
-        f"{config['arch']} with {config['semnet']}",
-        f"attention {config['attention']}",
-        *([] if config["guidance"] else ["no guidance"]),
-        f"input {config['input']}",
+        f"{config.arch} with {config.semnet}",
+        f"attention {config.attention}",
+        *([] if config.guidance else ["no guidance"]),
+        f"input {config.input}",
         f"run of {stamp[1]} {stamp[2]}:{stamp[3]}" if stamp else printable(page.run),
     ]
 
 
 def legend(page: Page) -> list[tuple[str, str]]:
     """Name and CSS colour of the classes that the views show."""
-    number = page.config["num_classes"]
+    number = page.config.num_classes
     names, colours = class_names(number), class_colours(number)
     everything = [view for views in page.seen.views.values() for view in views]
     return [(names[c], f"rgb{tuple(map(int, colours[c]))}") for c in shown_classes(everything, number)]
@@ -199,7 +200,7 @@ def jpeg(photo: Image.Image | None, width: int, quality: int) -> Embedded | None
 
 def pictures(view: View, page: Page, quality: int) -> list[Labelled]:
     """The pictures of one view, from left to right."""
-    base, number = os.path.basename(view.path), page.config["num_classes"]
+    base, number = os.path.basename(view.path), page.config.num_classes
     made = []
     for name, image in view_pictures(view, page.span, number, page.panels).items():
         if name == "predicted classes":

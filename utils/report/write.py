@@ -62,14 +62,14 @@ def write_report(
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     photos: Photos = cache(load_thumbnail)
-    panels = Panels(model.config["attention"] != "none", head_trained)
+    panels = Panels(model.config.attention != "none", head_trained)
     seen = look_at_sets(model, before, results if any(panels) else [], options, seed)
     # of the evaluated model alone: the one from before is drawn on its scale
     span = attention_span([view.look for views in seen.views.values() for view in views])
     cases = _cases(results, seed)
     untrained = {*(() if head_trained else HEAD_PARTS), *(() if panels.attention else ("attention",))}
     _save_retrievals(figures, cases, photos)
-    _save_attention(figures, seen.views, span, model.config["num_classes"], panels)
+    _save_attention(figures, seen.views, span, model.config.num_classes, panels)
     page = Page(
         run=folder.resolve().name,
         content=content,

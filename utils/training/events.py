@@ -93,7 +93,7 @@ def attention_pictures(
     looks = {f"{i}_{Path(path).stem}": look_at(model, path, scale, options) for i, path in enumerate(paths)}
     looks = {name: look for name, look in looks.items() if look is not None}
     span = attention_span(list(looks.values()))
-    colours = class_colours(model.config["num_classes"])
+    colours = class_colours(model.config.num_classes)
     return [
         (name, np.concatenate([look.photo, np.asarray(overlay(look, span)), colours[look.classes]], axis=1))
         for name, look in looks.items()

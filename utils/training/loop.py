@@ -102,9 +102,8 @@ class TrainingRun:
         label = f"epoch {state.epoch + 1} training {state.refresh + 1}/{settings.refreshes_per_epoch}"
         with progress_bar(total=len(plans), initial=state.step, desc=label, unit="step") as bar:
             for plan, batch in zip(plans[state.step :], self._batches(plans[state.step :])):
-                of_process = (
-                    [rank()] if rank() else []
-                )  # dropout differs between processes, and is that of one on the first
+                # dropout differs between processes; the first draws what a single one would
+                of_process = [rank()] if rank() else []
                 seed_torch(settings.seed, "step", state.epoch, state.refresh, state.step, *of_process)
                 losses = train_step(
                     self.model,

@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.check import check
 from datasets.check import scan as check_scan
 from datasets.check.check import check_dataset, find_pairs, format_report, main
-from models.encoder import MIN_SIDE
+from models.config import MIN_SIDE
 from tests.tiny import SIDE, place_label, place_picture, write_idda, write_pass, write_robotcar
 
 FRONT = Path("town10/queries_rain/front_rear/front")

@@ -9,6 +9,7 @@ import torch
 
 from datasets.naming import KINDS
 from datasets.places import ImageSet, load_image_set
+from models.config import NetworkConfig
 from tests.tiny import write_idda
 from utils.evaluation import segmentation
 from utils.evaluation.metrics import ConfusionMatrix
@@ -46,7 +47,7 @@ def result() -> SetResult:
 def test_result_files(tmp_path, result):
     confusion = ConfusionMatrix(3)
     confusion.counts = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    content = results_dict("best.pth", {"arch": "resnet18", "semnet": "deeplab"}, [result], confusion)
+    content = results_dict("best.pth", NetworkConfig("resnet18"), [result], confusion)
     write_results(tmp_path, content, [result])
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"results.json", "predictions/town_night.csv", "descriptors/town_night.npz"}

@@ -7,10 +7,11 @@ from datasets.places import ImageSet
 from tests.tiny import write_idda, write_robotcar
 from utils.evaluation.recall import EvaluationSet
 from utils.evaluation.screening import Screening
-from utils.options import arguments
-from utils.options.arguments import format_sets
+from utils.options.arguments import head_trained
+from utils.options.evaluation_sets import evaluation_sets, format_sets
 from utils.options.parsers import eval_parser
 from utils.runs.history import epoch_line
+from utils.system.logs import LOGGER
 
 
 def test_an_epoch_is_told_in_short_names():
@@ -41,18 +42,19 @@ def test_sets_are_one_table():
 
 
 def test_a_checkpoint_tells_whether_its_head_was_trained():
-    assert not arguments.head_trained({"record": {"arguments": {"sem_loss_weight": 0.0}}})
+    assert not head_trained({"record": {"arguments": {"sem_loss_weight": 0.0}}})
     for training in ({}, {"record": {}}, {"record": {"arguments": {"sem_loss_weight": 0.5}}}):
-        assert arguments.head_trained(training)
+        assert head_trained(training)
 
 
 def test_conditions_of_one_kind_are_told_once(tmp_path, monkeypatch):
     write_idda(tmp_path / "idda", places=2)
     write_robotcar(tmp_path / "robotcar", places=2)
     said = []
-    monkeypatch.setattr(arguments.LOGGER, "info", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(LOGGER, "info", lambda text, *values: said.append(text % values))
     flags = ["--resume=x", f"--dataset_root_val={tmp_path / 'idda'}", f"--dataset_root_test={tmp_path / 'robotcar'}"]
-    sets = arguments.evaluation_sets(eval_parser().parse_args([*flags, "--eval_scale", "1"]), Screening("error"))
+    sets = evaluation_sets(eval_parser().parse_args([*flags, "--eval_scale", "1"]), Screening("error"))
+    said = [line for line in said if not line.startswith("positions of ")]
     assert [s.name for s in sets] == ["val", "rain", "snow", "sun", "night"]
     said = [line for line in said if not line.startswith("positions of")]
     assert [line.split(":")[0] for line in said[:2]] == ["--dataset_root_val", "--dataset_root_test"]

@@ -295,7 +295,7 @@ def test_whatever_the_descriptors_follow_from_makes_another_store(model, gallery
     with torch.no_grad():
         model.encoder.conv1.weight[0, 0, 0, 0] += 1
     assert embedded() == PLACES and embedded() == 0
-    model.config["scale_indexes"] = [2, 3, 4]  # of a released checkpoint, by a flag
+    model.config = replace(model.config, scale_indexes=(2, 3, 4))  # of a released checkpoint, by a flag
     assert embedded() == PLACES
 
 

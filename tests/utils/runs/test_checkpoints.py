@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import build_model
+from models import NetworkConfig, build_model
 from tests.golden_model import released_state
 from tests.released_files import write_released
-from utils.runs.checkpoints import PREFIXES, from_released, load_checkpoint, save_checkpoint, to_released
+from utils.runs.checkpoints import load_checkpoint, save_checkpoint
+from utils.runs.released import PREFIXES, from_released, to_released
 
 
 @given(
@@ -35,7 +36,7 @@ def test_a_released_file_is_told_by_content(tmp_path, arch, semnet, prefix):
     checkpoint = load_checkpoint(write_released(tmp_path / "released.pth", arch, semnet, prefix))
     assert checkpoint.released and checkpoint.training == {}
     given = {"arch": arch, "semnet": semnet, "num_classes": 17, "scale_indexes": [3, 4]}
-    assert checkpoint.config == {**given, "attention": "released", "guidance": True, "input": "released"}
+    assert checkpoint.config == NetworkConfig(**given)
     expected = released_state(arch, semnet)
     assert all(torch.equal(expected[key], value) for key, value in to_released(checkpoint.build().state_dict()).items())
 
