@@ -15,7 +15,9 @@ from typing import NamedTuple
 from datasets.naming import detect_kind, list_images
 from datasets.positions.find import Zone
 from datasets.sizes import smallest_scaled
-from utils.evaluation.recall import EvaluationSet, check_retrieval, evaluate_and_write, labelled_images
+from utils.evaluation.recall import EvaluationSet, check_retrieval
+from utils.evaluation.results import evaluate_and_write
+from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
 from utils.report.write import write_report

@@ -18,7 +18,9 @@ from datasets.command_line import read_flags
 from models.config import NetworkConfig
 from models.encoder import load_pretrained
 from models.segvpr import SegVPR
-from utils.evaluation.recall import EvaluationSet, evaluate_and_write, labelled_images, score
+from utils.evaluation.recall import EvaluationSet
+from utils.evaluation.results import evaluate_and_write, score
+from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
 from utils.options.training_set import training_data

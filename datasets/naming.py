@@ -75,6 +75,11 @@ RAW_TO_CLASS = np.full(256, IGNORED, np.uint8)
 RAW_TO_CLASS[list(_CLASS_OF_RAW)] = list(_CLASS_OF_RAW.values())
 
 
+def class_names(num_classes: int) -> list[str]:
+    """A name per class: `CLASS_NAMES` for the 17 classes, else numbers."""
+    return list(CLASS_NAMES) if num_classes == len(CLASS_NAMES) else [f"class {i}" for i in range(num_classes)]
+
+
 def class_colours(num_classes: int) -> np.ndarray:
     """A colour per class, uint8 (classes, 3): `CLASS_COLOURS` for the 17 classes, else hues far from each other."""
     if num_classes == len(CLASS_NAMES):

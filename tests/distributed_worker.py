@@ -18,7 +18,7 @@ from models import build_model
 from tests.golden_model import labels, pictures
 from tests.gradients import backward_losses
 from tests.tiny import SMALL_RUN, data_flags
-from utils.evaluation.recall import evaluate_segmentation
+from utils.evaluation.segmentation import evaluate_segmentation
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.runs.checkpoints import load_checkpoint
 from utils.system import distributed

@@ -5,10 +5,10 @@ python3 -m utils.export --resume best.pth --out weights.pth
 """
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.command_line import OneLineParser, positive
+from datasets.command_line import HelpFormatter, OneLineParser, add_flags, flag, read_flags
+from datasets.files import replacing
 from models.config import MIN_SIDE
 from models.segvpr import SegVPR
 from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint, write_atomically
@@ -25,12 +26,20 @@ from utils.system.logs import LOGGER, start_logging
 from utils.system.seeding import generator
 
 INPUT, OUTPUT = "images", "descriptors"
-SIZE = (960, 540)
 OPSETS = range(11, 21)
-"""From the first that resizes with aligned corners to the last that torch's tracing exporter writes."""
+"""The first that resizes with aligned corners, to the last that torch's tracing exporter writes."""
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-3
 """Largest difference from torch, relative to the largest value of the descriptors, with which a file is kept."""
+
+
+@dataclass(frozen=True)
+class OnnxSettings:
+    """What an ONNX file takes."""
+
+    size: tuple[int, int] = flag((960, 540), "of the images in pixels, after scaling", least=1, metavar=("W", "H"))
+    opset: int = flag(17, f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]}", choices=OPSETS, metavar="N")
+    raw: bool = flag(False, "take RGB uint8 images and normalise them within the file")
 
 
 class DescriptorNetwork(nn.Module):
@@ -49,47 +58,41 @@ class DescriptorNetwork(nn.Module):
         return self.model.embed(self.model.prepare(images) if self.raw else images)
 
 
-def export_onnx(
-    model: SegVPR, out: Path, size: tuple[int, int] = SIZE, opset: int = 17, raw: bool = False
-) -> float | None:
+def export_onnx(model: SegVPR, out: Path, settings: OnnxSettings) -> float | None:
     """Write `model.embed` as ONNX: input `images` (any B, 3, H, W), output `descriptors` (B, D).
 
     Parameters
     ----------
-    size : (width, height) in pixels, fixed in the file. The model is on the CPU, in eval mode.
+    model : on the CPU, in eval mode.
 
     Returns
     -------
-    The largest difference from torch over batches of noise, relative to the largest value; None where onnxruntime is
-    absent, so that the file was not checked.
+    The largest difference from torch over batches of noise, relative to the largest value; None without onnxruntime, which
+    checks the file.
 
     Raises
     ------
     ValueError, OSError : a package is missing, the size is too small, the file cannot be written or gives other
-        descriptors than torch (it is not kept then).
+        descriptors than torch. Then no file is kept.
     """
     require_onnx()
-    if min(size) < MIN_SIDE:
-        raise ValueError(f"--size {size[0]} {size[1]}: both sides must be at least {MIN_SIDE} px")
-    if not out.parent.is_dir() or out.is_dir():
-        raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
-    network = DescriptorNetwork(model, raw).eval()
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        _write(network, temporary, _noise(1, size, network), opset)
-        difference = compare(network, temporary, size) if find_spec("onnxruntime") else None
+    width, height = settings.size
+    if min(width, height) < MIN_SIDE:
+        raise ValueError(f"--size {width} {height}: both sides must be at least {MIN_SIDE} px")
+    check_target(out)
+    network = DescriptorNetwork(model, settings.raw).eval()
+    with replacing(out) as part:
+        _write(network, part, _noise(1, settings.size, network), settings.opset)
+        difference = compare(network, part, settings.size) if find_spec("onnxruntime") else None
         if difference is not None and not difference <= TOLERANCE:
             raise ValueError(
                 f"--out {out}: not kept, its descriptors differ from torch's by {difference:.1e}; try --opset 20"
             )
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 
 def write_weights(checkpoint: Checkpoint, out: Path) -> None:
-    """Write all weights of a checkpoint as one of ours, without the state of the run that they come from.
+    """Write all weights of a checkpoint as one of ours, without the state of their run.
 
     Raises
     ------
@@ -97,15 +100,20 @@ def write_weights(checkpoint: Checkpoint, out: Path) -> None:
     """
     if out.resolve() == checkpoint.path.resolve():
         raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
-    if not out.parent.is_dir() or out.is_dir():
-        raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
+    check_target(out)
     content = {"format": FORMAT, "config": checkpoint.config.to_plain(), "model": checkpoint.state_dict, "training": {}}
     write_atomically(out, content)
     LOGGER.info("%s: weights of %s", out, checkpoint.config)
 
 
+def check_target(out: Path) -> None:
+    """FileNotFoundError if no file can be written there."""
+    if not out.parent.is_dir() or out.is_dir():
+        raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
+
+
 def require_onnx() -> None:
-    """ValueError where the package that torch's exporter needs is absent."""
+    """ValueError if the package that torch's exporter needs is absent."""
     if find_spec("onnx") is None:
         raise ValueError(
             "the package onnx is not installed; get it with: pip install onnx onnxruntime (the latter to check the file)"
@@ -158,27 +166,12 @@ def build_parser() -> argparse.ArgumentParser:
         prog="utils.export",
         description="Write the network that turns images into descriptors as an ONNX file, for any number of images of "
         "one size; or all weights, without the state of their run, as a .pth file that a new run can start from.",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="checkpoint, ours or a released one")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .onnx or .pth")
-    parser.add_argument(
-        "--size",
-        type=positive,
-        nargs=2,
-        default=list(SIZE),
-        metavar=("W", "H"),
-        help=f"of the images in pixels, after scaling (default: {SIZE[0]} {SIZE[1]})",
-    )
-    parser.add_argument(
-        "--opset",
-        type=int,
-        choices=OPSETS,
-        default=17,
-        metavar="N",
-        help=f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]} (default: 17)",
-    )
-    parser.add_argument("--raw", action="store_true", help="take RGB uint8 images and normalise them within the file")
+    add_flags(parser, OnnxSettings, "ONNX")
     return parser
 
 
@@ -191,12 +184,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.out.suffix == ".pth":
             write_weights(load_checkpoint(args.resume), args.out)
             return
-        require_onnx()
         checkpoint = load_checkpoint(args.resume)
-        difference = export_onnx(checkpoint.build(), args.out, tuple(args.size), args.opset, args.raw)
-        form = "uint8 RGB" if args.raw else "float32, network input space"
+        settings = read_flags(OnnxSettings, args)
+        difference = export_onnx(checkpoint.build(), args.out, settings)
+        form = "uint8 RGB" if settings.raw else "float32, network input space"
         network = checkpoint.config
-        LOGGER.info("%s: %s; images %dx%d, %s", args.out, network, *args.size, form)
+        LOGGER.info("%s: %s; images %dx%d, %s", args.out, network, *settings.size, form)
         if difference is None:
             LOGGER.info("not checked against torch: onnxruntime is not installed (pip install onnxruntime)")
         else:

@@ -5,14 +5,13 @@ python3 -m utils.summarize runs/first runs/second [--label first second] [--out 
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.command_line import OneLineParser
+from datasets.command_line import OneLineParser, number
 from utils.options.arguments import recorded_arguments
 from utils.runs.checkpoints import load_checkpoint
 from utils.runs.folders import BEST, LAST, PREVIOUS
@@ -28,8 +27,8 @@ NOT_CONFIGURATION = {
     *("compile", "deterministic", "decode"),
     *("resume", "output_dir", "no_report", "on_bad_image", *ROOTS),
 }
-"""Arguments that may differ within a configuration. Of data sets, what is in them counts, not where they lie; of
-`resume`, whether training started from weights of another run."""
+"""Arguments that may differ within a configuration. Of data sets, their content counts, not their place; of `resume`,
+only whether training started from the weights of another run."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Run:
     Attributes
     ----------
     recalls : percent by condition and N (as text).
-    miou : percent, None where it was not measured.
-    arguments : those that make its configuration; None where no checkpoint tells them.
+    miou : percent, None if it was not measured.
+    arguments : those that make its configuration; None if no checkpoint has them.
     data : digests of its file lists.
     """
 
@@ -61,21 +60,21 @@ class Run:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """Run folders: those given, or all below them; each once, in order; ValueError where there is none."""
+    """The run folders that are given, or all below them, each once, in order; ValueError for a folder without any."""
     found: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder")
         inside = [folder / RESULTS] if (folder / RESULTS).is_file() else sorted(folder.rglob(RESULTS))
         if not inside:
-            raise ValueError(f"{folder}: no {RESULTS} in it or below: not a finished run, nor a folder of some")
+            raise ValueError(f"{folder}: no {RESULTS} in it or below; name a finished run, or a folder that holds some")
         for path in inside:
             found.setdefault(path.parent.resolve(), path.parent)
     return list(found.values())
 
 
 def read_run(folder: Path) -> Run:
-    """Results and arguments of a run; ValueError, naming the file, where it is not what this project writes."""
+    """Results and arguments of a run; ValueError, naming the file, if it is not what this project writes."""
     path = folder / RESULTS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +104,7 @@ def _percent(value: Any) -> float:
 
 
 def read_record(folder: Path, checkpoint: str | None) -> dict:
-    """Arguments and data of a run, from a checkpoint in its folder, else from the one that was evaluated; {} without."""
+    """Arguments and data of a run, from a checkpoint in its folder, else from the one that was evaluated; {} if both lack."""
     named = [Path(checkpoint)] if isinstance(checkpoint, str) else []
     for path in [*(folder / name for name in (LAST, PREVIOUS, BEST)), *named]:
         if path.is_file():
@@ -115,7 +114,7 @@ def read_record(folder: Path, checkpoint: str | None) -> dict:
 
 
 def starting_weights(resume: str | None) -> str | None:
-    """What `--resume` tells of the configuration: nothing where a run of the same arguments went on."""
+    """The weights of `--resume` that training started from; None if it continued a run, which has the same arguments."""
     if resume is None or Path(resume).suffix == "" or Path(resume).name in (LAST, PREVIOUS, BEST):
         return None
     return resume
@@ -144,11 +143,11 @@ def summarize(runs: Sequence[Run], threshold_m: float | None = None, names: Mapp
     for run in runs:
         groups.setdefault(run.key, []).append(run)
     with_miou = any(run.miou is not None for run in runs)
+    named = dict(zip(groups, labels(list(groups.values())))) | (names or {})
     rows = []
-    for label, (key, group) in zip(labels(list(groups.values())), groups.items()):
+    for key, group in groups.items():
         counted, note = one_per_seed(group)
-        row = row_of((names or {}).get(key, label), counted, conditions, with_miou)
-        rows.append(replace(row, note=note))
+        rows.append(replace(row_of(named[key], counted, conditions, with_miou), note=note))
     return Summary(conditions, with_miou, rows)
 
 
@@ -287,7 +286,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="what to call the configuration of each RUN, in their order (default: network and the flags that differ)",
     )
     parser.add_argument(
-        "--threshold_m", type=float, metavar="M", help="only what was scored within M metres (default: all there is)"
+        "--threshold_m",
+        type=number(float, {"above": 0}),
+        metavar="M",
+        help="only what was scored within M metres (default: all there is)",
     )
     return parser
 
@@ -298,8 +300,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         start_logging()
-        if args.threshold_m is not None and not (math.isfinite(args.threshold_m) and args.threshold_m > 0):
-            raise ValueError(f"--threshold_m {args.threshold_m:g} is not a distance above 0 m")
         runs = [read_run(folder) for folder in find_runs(args.runs)]
         names = given_labels(args.label, args.runs, runs) if args.label else {}
         summary = summarize(runs, args.threshold_m, names)

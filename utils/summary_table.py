@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.system.tables import printable
+from datasets.files import write_text
+from utils.system.tables import markdown, printable
 
 SHOWN_AT = ("1", "5")
 
@@ -25,7 +26,7 @@ class Cell:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Cell | None":
-        """None where there are no values."""
+        """None without values."""
         if not values:
             return None
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
@@ -43,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The table: columns are R@1 and R@5 of each condition, then, where it was measured, mIoU."""
+    """The table: columns are R@1 and R@5 of each condition, then mIoU if it was measured."""
 
     conditions: list[Condition]
     with_miou: bool
@@ -61,7 +62,7 @@ def shown(condition: Condition) -> str:
 
 
 def _text(cell: Cell | None, runs: int, plus_minus: str, none: str) -> str:
-    """`61.2 ± 0.8`; with the number of runs where it is not that of the row."""
+    """`61.2 ± 0.8`; with the number of runs if it is not that of the row."""
     if cell is None:
         return none
     value = f"{cell.mean:.1f}" if cell.std is None else f"{cell.mean:.1f} {plus_minus} {cell.std:.1f}"
@@ -74,14 +75,8 @@ def to_markdown(summary: Summary) -> str:
     for row in summary.rows:
         texts = [_text(cell, len(row.runs), "±", "-") for cell in row.cells]
         rows.append([escape_markdown(row.label), str(len(row.runs)) + (r"\*" if row.note else ""), *texts])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:]))]
-        for cells in [rows[0], rule, *rows[1:]]
-    ]
     notes = [f"\n\\* {escape_markdown(f'{row.label}: {row.note}')}\n" for row in summary.rows if row.note]
-    return "".join([*(f"| {' | '.join(cells)} |\n" for cells in lines), *notes])
+    return markdown(rows) + "".join(notes)
 
 
 def to_csv(summary: Summary) -> str:
@@ -96,14 +91,15 @@ def to_csv(summary: Summary) -> str:
     columns = [f"{column} {part}" for column in summary.columns for part in parts]
     writer.writerow(["configuration", "seeds", *columns, *noted])
     for row in summary.rows:
-        values: list[str | int] = []
-        for cell in row.cells:
-            if cell is None:
-                values += ["", "", 0]
-            else:
-                values += [f"{cell.mean:.4f}", "" if cell.std is None else f"{cell.std:.4f}", cell.count]
+        values = [value for cell in row.cells for value in _csv_values(cell)]
         writer.writerow([row.label, len(row.runs), *values, *([row.note] if noted else [])])
     return stream.getvalue()
+
+
+def _csv_values(cell: Cell | None) -> tuple[str, str, int]:
+    if cell is None:
+        return "", "", 0
+    return f"{cell.mean:.4f}", "" if cell.std is None else f"{cell.std:.4f}", cell.count
 
 
 def to_latex(summary: Summary) -> str:
@@ -155,6 +151,6 @@ def write_summary(summary: Summary, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for suffix, text in (("md", to_markdown), ("csv", to_csv), ("tex", to_latex)):
-            (folder / f"summary.{suffix}").write_text(text(summary), encoding="utf-8")
+            write_text(folder / f"summary.{suffix}", text(summary))
     except OSError as error:
         raise OSError(f"--out {folder}: cannot write there ({error.strerror})") from error

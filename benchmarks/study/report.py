@@ -14,7 +14,8 @@ from benchmarks.study.figures import difference_bars, recall_dots
 from benchmarks.study.statistics import Difference, found_within, paired, shown, unpaired_queries
 from benchmarks.study.variants import CONDITIONS, Variant
 from datasets.files import write_text
-from utils.evaluation.recall import class_names, file_name
+from datasets.naming import class_names
+from utils.evaluation.results import file_name
 from utils.report.figures import LEAST_SHARE, class_attention_bars
 from utils.report.theme import save_plot
 from utils.retrieval.embedding import EmbeddingOptions

@@ -13,7 +13,7 @@ from datasets.reading.transforms import crop_and_flip, scaled_size
 from datasets.sizes import smallest_cropped, smallest_scaled
 from models.config import MIN_SIDE
 from tests.tiny import write_idda, write_pass
-from utils.evaluation.doubts import count_doubts, doubt_lines
+from utils.evaluation.results import count_doubts, doubt_lines
 from utils.options.evaluation_sets import evaluation_sets
 from utils.options.pairs import split_folders
 from utils.options.parsers import eval_parser, main_parser
@@ -104,7 +104,7 @@ def test_queries_without_a_positive_are_counted(street, capsys, metres, lacking)
     assert (
         lines
         == [
-            f"night: {lacking} of 3 queries have no gallery image of their place within {metres} m: no answer to them counts"
+            f"night: {lacking} of 3 queries have no gallery image of their place within {metres} m: they count as misses"
         ][:lacking]
     )
 

@@ -22,7 +22,7 @@ def recall_at(correct: np.ndarray, ns: Sequence[int] = RECALL_AT) -> dict[int, f
     if len(correct) == 0:
         raise ValueError("recall needs at least one query")
     found = np.maximum.accumulate(correct, axis=1)
-    return {n: float(found[:, min(n, found.shape[1]) - 1].mean()) if found.shape[1] else 0.0 for n in ns}
+    return {n: float(found[:, min(n, found.shape[1]) - 1].mean()) for n in ns}
 
 
 class ConfusionMatrix:
@@ -61,7 +61,7 @@ class ConfusionMatrix:
         return np.where(labelled > 0, iou, np.nan)
 
     def mean_iou(self) -> float:
-        """Mean over the classes present in the labels, 0..1; NaN where there are none."""
+        """Mean over the classes present in the labels, 0..1; NaN if there are none."""
         iou = self.class_iou()
         return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 

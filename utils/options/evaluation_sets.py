@@ -8,7 +8,8 @@ from datasets.naming import Kind
 from datasets.pairs import without_positive, without_positive_text
 from datasets.places import ImageSet
 from datasets.sizes import smallest_scaled
-from utils.evaluation.recall import TOP_K, EvaluationSet, file_name
+from utils.evaluation.recall import TOP_K, EvaluationSet
+from utils.evaluation.results import file_name
 from utils.options.pairs import SetFlags, load_pair, split_folders
 from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER

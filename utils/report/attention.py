@@ -43,7 +43,7 @@ class Look(NamedTuple):
 
 
 class View(NamedTuple):
-    """A query as the model and, where there is one, the model before training see it."""
+    """A query as the model sees it and, if known, as the model before training did."""
 
     path: str
     look: Look
@@ -56,19 +56,16 @@ class Seen(NamedTuple):
     Attributes
     ----------
     views : by set name, the queries to show, small.
-    sums, sums_before : (2, C) `attention_sums` over all images; None without any image, or without a model from before.
+    sums, sums_before : (2, C) `attention_sums` over all images; the latter None without a model from before training.
     images : how many images were looked at.
     effect : mean of `attention_effect` over some images, None without any.
     """
 
     views: dict[str, list[View]]
-    sums: np.ndarray | None
+    sums: np.ndarray
     sums_before: np.ndarray | None
     images: int
     effect: float | None
-
-
-NOTHING = Seen({}, None, None, 0, None)
 
 
 def look_at_sets(
@@ -81,7 +78,8 @@ def look_at_sets(
 ) -> Seen:
     """Run a bounded number of queries, drawn at random per set, through the network."""
     views: dict[str, list[View]] = {}
-    sums, sums_before, effects, images = None, None, [], 0
+    number = model.config.num_classes
+    sums, sums_before, effects, images = np.zeros((2, number)), np.zeros((2, number)), [], 0
     per_set = max(1, MAX_LOOKS // max(1, len(results)))
     shown = min(VIEWS_PER_SET, max(1, MAX_VIEWS // max(1, len(results))))
     for result in results[:MAX_LOOKS]:
@@ -89,35 +87,26 @@ def look_at_sets(
         order = generator(seed, "report attention", printable(s.name)).permutation(len(s.queries))[:per_set]
         for path in (s.queries.paths[q] for q in order):
             look = look_at(model, path, s.scale, options)
-            old = look_at(before, path, s.scale, options) if before is not None else None
             if look is None:
                 continue
+            old = look_at(before, path, s.scale, options) if before is not None else None
             images += 1
-            sums = _added(sums, look, model)
+            sums += attention_sums(look, number)
             if old is not None:
                 # both by the trained model's classes: an untrained head's mean nothing
-                sums_before = _added(sums_before, look._replace(attention=old.attention), model)
+                sums_before += attention_sums(look._replace(attention=old.attention), number)
             if len(effects) < EFFECT_IMAGES:
                 effects.append(attention_effect(model, look))
-            if sum(map(len, views.values())) < MAX_VIEWS and len(views.setdefault(s.name, [])) < shown:
-                views[s.name].append(View(path, shrink(look, width), shrink(old, width) if old is not None else None))
-    return Seen(
-        {name: v for name, v in views.items() if v},
-        sums,
-        sums_before,
-        images,
-        float(np.mean(effects)) if effects else None,
-    )
-
-
-def _added(sums: np.ndarray | None, look: Look, model: SegVPR) -> np.ndarray:
-    new = attention_sums(look, model.config.num_classes)
-    return new if sums is None else sums + new
+            if sum(map(len, views.values())) < MAX_VIEWS and len(views.get(s.name, [])) < shown:
+                view = View(path, shrink(look, width), shrink(old, width) if old is not None else None)
+                views.setdefault(s.name, []).append(view)
+    effect = float(np.mean(effects)) if effects else None
+    return Seen(views, sums, sums_before if before is not None else None, images, effect)
 
 
 @torch.inference_mode()
 def look_at(model: SegVPR, path: str, scale: float, options: EmbeddingOptions) -> Look | None:
-    """Run one photo through the network in eval mode; None where it cannot be read (any more)."""
+    """Run one photo through the network in eval mode; None if it cannot be read (any more)."""
     try:
         image = scale_image(read_image(path), scale)
         was_training = model.training
@@ -172,7 +161,7 @@ def class_attention(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def attention_effect(model: SegVPR, look: Look) -> float:
     """How far a photo's descriptor moves, relative to its length, when its map is multiplied by a ramp of 0.5 to 1.5.
 
-    Near 0 where descriptors do not depend on attention: then no loss that is taken on them can train it.
+    Near 0, descriptors do not depend on attention: no loss that is taken on them can train it.
     """
     photo = torch.from_numpy(look.photo.copy()).permute(2, 0, 1)[None]
     images = model.prepare(photo)

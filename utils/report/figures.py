@@ -1,18 +1,19 @@
 """Plots of an evaluation: one function each, drawn in a light or a dark theme."""
 
-import re
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from sklearn.cluster import DBSCAN
 
+from datasets.naming import class_names
 from utils.evaluation.metrics import ConfusionMatrix, recall_at
-from utils.evaluation.recall import SetResult, class_names
-from utils.report.theme import SMALL_TEXT, TITLE_TEXT, WIDTH_IN, Theme, blank_figure, dress, label, legend, series
+from utils.evaluation.recall import SetResult
+from utils.report.theme import SMALL_TEXT, WIDTH_IN, Theme, blank_figure, curve, dress, legend
 
 LEAST_SHARE = 0.001
 """Classes with a smaller share of the pixels are left out of what is said per class."""
@@ -25,30 +26,19 @@ DISTRICT_GAP_M, CELL_M = 300.0, 50.0
 
 def recall_curves(results: Sequence[SetResult], theme: Theme) -> Figure:
     """Recall@N in percent for N = 1..20, a curve per set and threshold."""
+    several = {r.set.name for r in results if len(r.set.thresholds_m) > 1}
     curves = [
-        (
-            f"{r.set.name}, {t:g} m" if len(r.set.thresholds_m) > 1 else r.set.name,
-            recall_at(c, range(1, c.shape[1] + 1)),
-        )
+        (f"{r.set.name}, {t:g} m" if r.set.name in several else r.set.name, correct)
         for r in results
-        for t, c in r.correct.items()
+        for t, correct in r.correct.items()
     ]
     figure = blank_figure(theme, 3.3 + 0.2 * -(-len(curves) // 2))
     axes = figure.add_subplot()
     handles = []
-    for i, (_, recall) in enumerate(curves):
-        shown = 100 * np.array(list(recall.values()))
-        marked = [n - 1 for n in (1, 5, 10, 15, 20) if n <= len(shown)]
-        handles += axes.plot(
-            list(recall),
-            shown,
-            **series(theme, i),
-            markevery=marked,
-            linewidth=1.8,
-            markersize=5,
-            clip_on=False,
-            zorder=3,
-        )
+    for i, (_, correct) in enumerate(curves):
+        recall = recall_at(correct, range(1, correct.shape[1] + 1))
+        marked = [n - 1 for n in (1, 5, 10, 15, 20) if n in recall]
+        handles += curve(axes, theme, i, list(recall), [100 * value for value in recall.values()], markevery=marked)
     dress(axes, theme, "Recall@N", "N, images retrieved", "queries found (%)")
     axes.set_xticks([1, 5, 10, 15, 20])
     axes.set_xlim(0.5, 20.5)
@@ -62,29 +52,29 @@ def query_map(result: SetResult, theme: Theme) -> Figure:
 
     Districts that lie far apart get a panel each, all at one scale.
     """
-    s = result.set
-    queries, found = len(s.queries), found_at_1(result)
+    s, found = result.set, result.found
+    queries = len(s.queries)
     positions = np.concatenate([s.queries.positions, s.gallery.positions])
     positions = positions - positions.min(0)
     districts = _districts(positions)
     count = districts.max() + 1
     columns = min(3, count)
     rows = -(-count // columns)
-    extents = [np.ptp(positions[districts == d], axis=0) for d in range(count)]
-    span = np.max(extents, axis=0) * 1.14 + 10
+    span = np.max([np.ptp(positions[districts == d], axis=0) for d in range(count)], axis=0) * 1.14 + 10
     panel_in = WIDTH_IN / columns * span[1] / span[0] if count > 1 else (WIDTH_IN - 0.6) * span[1] / span[0] + 0.4
-    figure = blank_figure(theme, 0.75 + float(np.clip(rows * panel_in, 1.2, 4.8)))
+    figure = blank_figure(theme, 0.75 + float(np.clip(rows * panel_in, 1.2, 4.8)), title=s.name)
     size = 26 if queries <= 400 else 10
+    is_hit, is_missed = np.zeros((2, len(positions)), bool)
+    is_hit[:queries], is_missed[:queries] = found, ~found
     for d in range(count):
         axes = figure.add_subplot(rows, columns, d + 1)
         mine = districts == d
-        of_query, of_gallery = np.flatnonzero(mine[:queries]), np.flatnonzero(mine[queries:]) + queries
-        hit, missed = of_query[found[of_query]], of_query[~found[of_query]]
+        hit, missed, gallery = (positions[mine & kind] for kind in (is_hit, is_missed, ~(is_hit | is_missed)))
         # dots and crosses differ without their colours too
         handles = [
-            axes.scatter(*positions[hit].T, s=size, color=theme.found, linewidths=0, zorder=3),
-            axes.scatter(*positions[missed].T, s=size, color=theme.missed, marker="x", linewidths=1.5, zorder=4),
-            axes.scatter(*positions[of_gallery].T, s=size / 2, color=theme.gallery, linewidths=0),
+            axes.scatter(*hit.T, s=size, color=theme.found, linewidths=0, zorder=3),
+            axes.scatter(*missed.T, s=size, color=theme.missed, marker="x", linewidths=1.5, zorder=4),
+            axes.scatter(*gallery.T, s=size / 2, color=theme.gallery, linewidths=0),
         ]
         low = positions[mine].min(0) / 2 + positions[mine].max(0) / 2 - span / 2
         axes.set_xlim(low[0], low[0] + span[0])
@@ -96,14 +86,13 @@ def query_map(result: SetResult, theme: Theme) -> Figure:
             axes.ticklabel_format(useOffset=False, style="plain")
         else:
             _bare_panel(axes, theme, low, span, with_bar=d == 0)
-    figure.suptitle(label(s.name), x=0.02, ha="left", color=theme.ink, fontsize=TITLE_TEXT, fontweight="bold")
     names = [f"found ({found.sum()})", f"missed ({(~found).sum()})", f"gallery ({len(s.gallery)})"]
     legend(figure, theme, handles, names, columns=3)
     return figure
 
 
 def _bare_panel(axes: Axes, theme: Theme, low: np.ndarray, span: np.ndarray, with_bar: bool) -> None:
-    """A panel whose numbers say nothing: no ticks, and a bar of a round length instead."""
+    """A panel without ticks, whose numbers would say nothing; a bar of a round length instead."""
     dress(axes, theme, grid="")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -130,12 +119,6 @@ def _districts(positions: np.ndarray) -> np.ndarray:
     return np.argsort(np.lexsort((corners[:, 0], bands)))[labels]
 
 
-def found_at_1(result: SetResult) -> np.ndarray:
-    """(Q,) bool: whether the first retrieved image is correct at the set's first threshold."""
-    correct = result.correct[result.set.thresholds_m[0]]
-    return correct[:, 0] if correct.shape[1] else np.zeros(len(correct), bool)
-
-
 def class_attention_bars(attention: np.ndarray, share: np.ndarray, before: np.ndarray | None, theme: Theme) -> Figure:
     """Mean attention per predicted class, image mean = 1; classes below 0.1% of the pixels are left out.
 
@@ -146,68 +129,57 @@ def class_attention_bars(attention: np.ndarray, share: np.ndarray, before: np.nd
     """
     shown = [c for c in np.argsort(attention, kind="stable") if share[c] >= LEAST_SHARE and np.isfinite(attention[c])]
     names, values = class_names(len(attention)), attention[shown]
-    figure = blank_figure(theme, 0.95 + 0.25 * len(shown))
-    axes = figure.add_subplot()
-    handles = [axes.barh(range(len(shown)), values - 1, left=1, color=theme.series[0], height=0.66, zorder=3)]
+    labels = [f"{names[c]}  {100 * share[c]:.1f}%" for c in shown]
+    title, x = "Where attention rests", "mean attention (image mean = 1)"
+    figure, axes, bars = _bars(theme, title, x, labels, values, "{:.2f}", left=1)
+    everything = values
     if before is not None:
-        handles += axes.plot(
-            before[shown],
-            range(len(shown)),
-            "D",
-            mfc=theme.paper,
-            mec=theme.ink,
-            markersize=4.5,
-            linestyle="",
-            zorder=5,
-        )
-    everything = np.concatenate([values, before[shown]]) if before is not None else values
-    everything = everything[np.isfinite(everything)]
-    low, high = min(everything.min(initial=0.9), 0.9), max(everything.max(initial=1.1), 1.1)
+        style = {"mfc": theme.paper, "mec": theme.ink, "markersize": 4.5, "linestyle": "", "zorder": 5}
+        marks = axes.plot(before[shown], range(len(shown)), "D", **style)
+        legend(figure, theme, [bars, *marks], ["this model", "before training"])
+        everything = np.concatenate([values, before[shown]])
+    low, high = np.nanmin([*everything, 0.9]), np.nanmax([*everything, 1.1])
     room = 0.05 * (high - low)
-    _values_beside(axes, theme, [f"{value:.2f}" for value in values])
     axes.axvline(1, color=theme.ink, linewidth=1, zorder=4)
     axes.set_xlim(low - room, high + room)
-    axes.set_ylim(-0.6, len(shown) - 0.4)
-    dress(axes, theme, "Where attention rests", "mean attention (image mean = 1)", grid="x")
-    axes.set_yticks(range(len(shown)), [f"{names[c]}  {100 * share[c]:.1f}%" for c in shown])
-    axes.tick_params(axis="y", colors=theme.ink)
-    if before is not None:
-        legend(figure, theme, handles, ["this model", "before training"])
     return figure
 
 
-def _values_beside(axes: Axes, theme: Theme, values: Sequence[str]) -> None:
-    """Numbers of horizontal bars in a column to their right, where no mark can cross them."""
+def _bars(
+    theme: Theme, title: str, x: str, labels: Sequence[str], values: np.ndarray, form: str, left: float = 0
+) -> tuple[Figure, Axes, BarContainer]:
+    """A horizontal bar per label, the first at the bottom; numbers in a column to their right, where no mark crosses them."""
+    figure = blank_figure(theme, 0.95 + 0.25 * len(labels))
+    axes = figure.add_subplot()
+    bars = axes.barh(range(len(labels)), values - left, left=left, color=theme.series[0], height=0.66, zorder=3)
+    at = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
     for i, value in enumerate(values):
-        at = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-        axes.text(1.12, i, value, **at, fontsize=SMALL_TEXT, color=theme.ink)
+        axes.text(1.12, i, form.format(value), **at, fontsize=SMALL_TEXT, color=theme.ink)
+    dress(axes, theme, title, x, grid="x")
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", colors=theme.ink)
+    return figure, axes, bars
 
 
 def zero_iou(confusion: ConfusionMatrix) -> list[int]:
-    """Classes whose IoU is 0.0%; none where every class's is, for then there is nothing else to draw."""
+    """Classes whose IoU is 0.0%; none if every class's is, for then there is nothing else to draw."""
     iou = confusion.class_iou()
     zero = np.flatnonzero(iou < 0.0005)
     return zero.tolist() if len(zero) < np.isfinite(iou).sum() else []
 
 
 def class_iou_bars(confusion: ConfusionMatrix, theme: Theme) -> Figure:
-    """IoU in percent per class that the labels show, and their mean as a line; those of `zero_iou` are left out."""
+    """IoU in percent per class that the labels show, and their mean as a line; classes of `zero_iou` are left out."""
     iou = 100 * confusion.class_iou()
     folded = zero_iou(confusion)
     present = [c for c in np.argsort(np.nan_to_num(iou), kind="stable") if np.isfinite(iou[c]) and c not in folded]
-    names = class_names(len(iou))
-    figure = blank_figure(theme, 0.95 + 0.25 * len(present))
-    axes = figure.add_subplot()
-    axes.barh(range(len(present)), iou[present], color=theme.series[0], height=0.66, zorder=3)
-    _values_beside(axes, theme, [f"{iou[c]:.1f}" for c in present])
-    mean = 100 * confusion.mean_iou()
+    names, mean = class_names(len(iou)), 100 * confusion.mean_iou()
+    title, labels = f"IoU per class (mean {mean:.1f}%)", [names[c] for c in present]
+    figure, axes, _ = _bars(theme, title, "IoU (%)", labels, iou[present], "{:.1f}")
     axes.axvline(mean, color=theme.missed, linewidth=1.4, linestyle="--", zorder=4)
-    dress(axes, theme, f"IoU per class (mean {mean:.1f}%)", "IoU (%)", grid="x")
     axes.set_xlim(0, 100)
-    axes.set_ylim(-0.6, len(present) - 0.4)
     axes.set_xticks(range(0, 101, 20))
-    axes.set_yticks(range(len(present)), [names[c] for c in present])
-    axes.tick_params(axis="y", colors=theme.ink)
     return figure
 
 
@@ -250,12 +222,3 @@ def confusion_heatmap(confusion: ConfusionMatrix, theme: Theme) -> Figure:
     axes.set_xticks(np.arange(len(columns)) + 0.5, [names[c] for c in columns], rotation=90)
     axes.set_yticks(np.arange(len(rows)) + 0.5, [names[r] for r in rows])
     return figure
-
-
-def file_slugs(names: Sequence[str]) -> list[str]:
-    """Set names as parts of file names, letters, digits, `.`, `_` and `-` alone, made unique."""
-    slugs: list[str] = []
-    for name in names:
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:60] or "set"
-        slugs.append(slug if slug not in slugs else f"{slug}_{len(slugs) + 1}")
-    return slugs

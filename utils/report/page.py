@@ -12,11 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from datasets.naming import class_colours
+from datasets.naming import class_colours, class_names
 from models.config import NetworkConfig
-from utils.evaluation.metrics import RECALL_AT
-from utils.evaluation.recall import class_names
-from utils.report.attention import LEAST_EFFECT, View
+from utils.evaluation.recall import SetResult
+from utils.report.attention import LEAST_EFFECT, Seen, View
 from utils.report.cases import Case
 from utils.report.panels import Panels, Photos, scale_bar, shown_classes, view_pictures
 from utils.report.theme import Plot
@@ -24,14 +23,11 @@ from utils.system.tables import printable
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE = "page.html.jinja", "page.css"
-TILE_WIDTH, QUERY_WIDTH, VIEW_WIDTH = 216, 312, 320
-WIDE = 1000
-"""A plot with more pixels is too wide for a phone: it scrolls within its own box."""
-VALIDATION = "val"
+VIEW_WIDTH = 320
 
 
 class Captioned(NamedTuple):
-    """A plot, what it shows in words (for those who cannot see it), the line below it, and what it is called."""
+    """A plot, what it shows in words, the line below it, and what it is called."""
 
     plot: Plot
     alt: str
@@ -40,12 +36,9 @@ class Captioned(NamedTuple):
 
 
 class SetCases(NamedTuple):
-    """The cases shown of one set, and how many of its queries were found at rank 1."""
+    """The cases shown of one set."""
 
-    name: str
-    threshold_m: float
-    found: int
-    queries: int
+    result: SetResult
     cases: list[Case]
 
 
@@ -71,35 +64,37 @@ class Page(NamedTuple):
     Attributes
     ----------
     run : name of the run folder.
-    date : of the run folder, empty where it does not tell.
     content : the content of `results.json`.
     config : the network's.
     panels : which pictures of a view mean something.
-    miou : as a fraction; None if it was not measured, or means nothing.
-    span, effect : see `utils.report.attention`; `effect` is None where it was not measured.
-    notes : by section, what was left out because there is too much of it.
+    seen, span : see `utils.report.attention`.
+    sets : how many were evaluated; the first of them are shown.
     """
 
     run: str
-    date: str
     content: dict
     config: NetworkConfig
     panels: Panels
-    miou: float | None
     recall: Captioned | None
     maps: list[Captioned]
     cases: list[SetCases]
-    views: dict[str, list[View]]
+    seen: Seen
     span: float
-    effect: float | None
     rests: Captioned | None
     segmentation: list[Captioned]
     training: list[Captioned]
-    notes: dict[str, str]
+    sets: int
+
+    @property
+    def miou(self) -> float | None:
+        """As a fraction; None if it was not measured, or means nothing."""
+        segmentation = self.content["segmentation"]
+        return segmentation["miou"] if segmentation and self.panels.classes else None
 
 
 def render(page: Page, photos: Photos, quality: int) -> str:
     """The HTML of a report; `quality` is that of its JPEG thumbnails, 1..95."""
+    views = page.seen.views.items()
     html = (
         environment()
         .get_template(TEMPLATE)
@@ -109,16 +104,11 @@ def render(page: Page, photos: Photos, quality: int) -> str:
             style=Markup((FOLDER / STYLE).read_text(encoding="utf-8")),
             headline=headline(page.content),
             facts=facts(page),
-            ranks=RECALL_AT,
-            validation=VALIDATION,
-            wide=WIDE,
             thumbnail=lambda path, width: jpeg(photos(path), width, quality),
-            query_width=QUERY_WIDTH,
-            tile_width=TILE_WIDTH,
-            attention_words=attention_caption(page.effect),
-            scale=png(scale_bar(240, 12)),
+            attention_words=attention_caption(page.seen.effect),
+            scale=embedded(scale_bar(240, 12), "PNG"),
             legend=legend(page),
-            views=[(name, [pictures(view, page, quality) for view in views]) for name, views in page.views.items()],
+            views=[(name, [pictures(view, page, quality) for view in of_set]) for name, of_set in views],
         )
     )
     return html.lstrip()  # the macros before the page leave empty lines
@@ -167,23 +157,23 @@ def headline(content: dict) -> str:
 
 
 def facts(page: Page) -> list[str]:
-    """Network and run, by the values of the flags."""
+    """Network and run, by the values of the flags; the run by its date if its folder's name has one."""
     config = page.config
-    said = [
+    stamp = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d", page.run)
+    return [
         f"{config.arch} with {config.semnet}",
         f"attention {config.attention}",
         *([] if config.guidance else ["no guidance"]),
         f"input {config.input}",
-        f"run of {page.date}" if page.date else page.run,
+        f"run of {stamp[1]} {stamp[2]}:{stamp[3]}" if stamp else printable(page.run),
     ]
-    return [printable(fact) for fact in said if fact]
 
 
 def legend(page: Page) -> list[tuple[str, str]]:
     """Name and CSS colour of the classes that the views show."""
     number = page.config.num_classes
     names, colours = class_names(number), class_colours(number)
-    everything = [view for views in page.views.values() for view in views]
+    everything = [view for views in page.seen.views.values() for view in views]
     return [(names[c], f"rgb{tuple(map(int, colours[c]))}") for c in shown_classes(everything, number)]
 
 
@@ -192,22 +182,20 @@ def uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def jpeg(image: Image.Image | None, width: int, quality: int) -> Embedded | None:
+def embedded(image: Image.Image, form: str, **options: int) -> Embedded:
+    """A picture as PNG or JPEG."""
+    file = io.BytesIO()
+    image.save(file, form, optimize=True, **options)
+    return Embedded(uri(file.getvalue(), form.lower()), *image.size)
+
+
+def jpeg(photo: Image.Image | None, width: int, quality: int) -> Embedded | None:
     """A photo at most `width` px wide; None stays None."""
-    if image is None:
+    if photo is None:
         return None
-    if image.width > width:
-        image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality, optimize=True)
-    return Embedded(uri(file.getvalue(), "jpeg"), *image.size)
-
-
-def png(image: Image.Image) -> Embedded:
-    """A drawing, without loss."""
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return Embedded(uri(file.getvalue(), "png"), *image.size)
+    if photo.width > width:
+        photo = photo.resize((width, max(1, round(photo.height * width / photo.width))), Image.Resampling.LANCZOS)
+    return embedded(photo, "JPEG", quality=quality)
 
 
 def pictures(view: View, page: Page, quality: int) -> list[Labelled]:
@@ -217,7 +205,7 @@ def pictures(view: View, page: Page, quality: int) -> list[Labelled]:
     for name, image in view_pictures(view, page.span, number, page.panels).items():
         if name == "predicted classes":
             colours = 256 if number > 64 else 64
-            drawing = png(image.quantize(colours, dither=Image.Dither.NONE))
+            drawing = embedded(image.quantize(colours, dither=Image.Dither.NONE), "PNG")
             made.append(Labelled(name, drawing, classes_alt(view, number)))
         else:
             alt = f"{name} of {base}" if name != "photo" else f"query {base}"
@@ -240,16 +228,13 @@ def attention_caption(effect: float | None) -> str:
     )
     if effect is None:
         return general
-    measured = f"Multiplying it by a ramp of 0.5 to 1.5 across the photo moves the descriptor by {_percent(effect)}"
+    moved = f"{100 * effect:.1f}%" if effect >= 0.001 else "less than 0.1%"
+    measured = f"Multiplying it by a ramp of 0.5 to 1.5 across the photo moves the descriptor by {moved}"
     if effect >= LEAST_EFFECT:
         return f"{general} {measured}, so the map takes part in what is retrieved."
     return (
         f"{general} {measured}: retrieval does not depend on the map. That is how the released placement of attention "
         "works: the L2 norm at every location cancels a positive factor, and the class logits see the map detached, so no "
-        "loss reaches its weights. What is shown is where initialisation, weight decay and the trained features beneath "
-        "left it; it was not learnt."
+        "loss reaches its weights. The map was not learnt: it comes from initialisation, weight decay and the trained "
+        "features beneath."
     )
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}%" if fraction >= 0.001 else "less than 0.1%"

@@ -1,10 +1,12 @@
 """One picture that shows the method at work: queries drawn at random, attention, and the first image retrieved."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from datasets.files import write_whole
 from models.segvpr import SegVPR
 from utils.evaluation.recall import SetResult
 from utils.report.attention import Look, attention_span, look_at, overlay, shrink
@@ -46,48 +48,42 @@ def showcase(
     if not shown:
         raise ValueError("showcase: there is no query to show whose photo can be read")
     span = attention_span([look for row in shown for _, _, look in row])
-    sizes = [tile_size(Image.fromarray(row[0][2].photo), TILE) for row in shown]
-    sheet = Image.new("RGB", (WIDTH, 2 * MARGIN + HEAD + sum(size[1] + FOOT for size in sizes) - 10), PAPER)
+    blocks = [[_block(*query, span) for query in row] for row in shown]
+    sheet = Image.new("RGB", (WIDTH, 2 * MARGIN + HEAD + sum(row[0].height for row in blocks) - 10), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for block in range(max(map(len, shown))):
+    for column in range(max(map(len, blocks))):
         for part, title in enumerate(PARTS):
-            draw.text((_left(block, part), MARGIN - 6), title, INK, font(16, True))
+            left = MARGIN + column * (BLOCK + BETWEEN) + part * (TILE + GAP)
+            draw.text((left, MARGIN - 6), title, INK, font(16, True))
     top = MARGIN + HEAD - 6
-    for row, size in zip(shown, sizes):
-        for block, (name, case, look) in enumerate(row):
-            _place(sheet, (block, top), size, name, case, (look, overlay(look, span)))
-        top += size[1] + FOOT
+    for row in blocks:
+        for column, block in enumerate(row):
+            sheet.paste(block, (MARGIN + column * (BLOCK + BETWEEN), top))
+        top += row[0].height
+    write_whole(path, partial(_save_small, sheet))
+    return path
+
+
+def _save_small(sheet: Image.Image, path: Path) -> None:
     for quality in range(93, 30, -4):
         sheet.save(path, "JPEG", quality=quality, optimize=True, subsampling=0)
         if path.stat().st_size <= MAX_BYTES:
             break
-    return path
 
 
-def _place(
-    sheet: Image.Image,
-    at: tuple[int, int],
-    size: tuple[int, int],
-    name: str,
-    case: Case,
-    seen: tuple[Look, Image.Image],
-) -> None:
-    """Draw one query at (block, top): its photo and its attention (`seen`), and the first image retrieved."""
-    (block, top), (look, attention) = at, seen
-    draw, below = ImageDraw.Draw(sheet), top + size[1] + 6
-    draw.text((_left(block, 0), below), printable(name), INK, font(15, True))
-    tiles = [(Image.fromarray(look.photo), None), (attention, None)]
-    for first in case.retrieved[:1]:
-        tiles.append((load_thumbnail(first.path), first.correct))
-        left, colour = _left(block, 2), FOUND if first.correct else MISSED
-        draw.text((left, below), "✓" if first.correct else "✗", colour, font(15, True))
-        draw.text((left + 20, below), first.caption.split(", but")[0], MUTED, font(15))
-    for part, (photo, correct) in enumerate(tiles):
-        sheet.paste(framed(fitted(photo, size), correct), (_left(block, part), top))
-
-
-def _left(block: int, part: int) -> int:
-    return MARGIN + block * (BLOCK + BETWEEN) + part * (TILE + GAP)
+def _block(name: str, case: Case, look: Look, span: float) -> Image.Image:
+    """One query: its photo, its attention, and the first image retrieved, with words below."""
+    photo, first = Image.fromarray(look.photo), case.retrieved[0]
+    size = tile_size(photo, TILE)
+    block = Image.new("RGB", (BLOCK, size[1] + FOOT), PAPER)
+    tiles = [(photo, None), (overlay(look, span), None), (load_thumbnail(first.path), first.correct)]
+    for part, (picture, correct) in enumerate(tiles):
+        block.paste(framed(fitted(picture, size), correct), (part * (TILE + GAP), 0))
+    draw, below, left = ImageDraw.Draw(block), size[1] + 6, 2 * (TILE + GAP)
+    draw.text((0, below), printable(name), INK, font(15, True))
+    draw.text((left, below), "✓" if first.correct else "✗", FOUND if first.correct else MISSED, font(15, True))
+    draw.text((left + 20, below), first.caption.split(", but")[0], MUTED, font(15))
+    return block
 
 
 def _draw_queries(results: Sequence[SetResult], seed: int, rows: int) -> list[list[tuple[str, Case, float]]]:

@@ -1,22 +1,22 @@
 """`report.html` and `figures/`: what an evaluation found, in one file that needs no network to be read."""
 
-import re
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from datasets.files import write_text
+from datasets.naming import class_names
 from models.segvpr import SegVPR
 from utils.evaluation.metrics import ConfusionMatrix
-from utils.evaluation.recall import SetResult, class_names
-from utils.report.attention import LEAST_EFFECT, NOTHING, Seen, View, attention_span, class_attention, look_at_sets
+from utils.evaluation.recall import SetResult
+from utils.evaluation.results import file_name
+from utils.report.attention import LEAST_EFFECT, Seen, View, attention_span, class_attention, look_at_sets
 from utils.report.cases import choose_cases
 from utils.report.figures import (
     LEAST_CELL,
     class_attention_bars,
     class_iou_bars,
     confusion_heatmap,
-    file_slugs,
-    found_at_1,
     query_map,
     recall_curves,
     unseen_predictions,
@@ -25,7 +25,7 @@ from utils.report.figures import (
 from utils.report.history import HEAD_PARTS, history_plots
 from utils.report.page import Captioned, Page, SetCases, render
 from utils.report.panels import Panels, Photos, attention_sheet, load_thumbnail, retrieval_panel
-from utils.report.theme import save_plot
+from utils.report.theme import save_plot, save_png
 from utils.retrieval.embedding import EmbeddingOptions
 
 MAX_CASES, CASES_PER_SET, MAX_MAPS = 24, 6, 12
@@ -33,12 +33,6 @@ MAX_CASES, CASES_PER_SET, MAX_MAPS = 24, 6, 12
 MAX_BYTES = 2_900_000
 QUALITIES = (80, 65, 50, 35)
 """JPEG qualities that are tried until the page has at most `MAX_BYTES`."""
-HISTORY_ALT = {
-    "training_losses": "Every loss, its mean over each epoch",
-    "training_recall": "Recall@1 and recall@5 of every set after each epoch",
-    "training_miou": "mIoU on the validation gallery after each epoch",
-    "training_learning_rates": "Learning rates at the end of each epoch",
-}
 
 
 def write_report(
@@ -60,7 +54,7 @@ def write_report(
     folder : the run folder; a time in its name is the report's date.
     model, before : the evaluated network and, optionally, the same before training, both placed by `options.compute`; used
         in eval mode.
-    content : the value of `utils.evaluation.recall.results_dict` for `results` and `confusion`.
+    content : the value of `utils.evaluation.results.results_dict` for `results` and `confusion`.
     history : one dict per epoch, as in `history.csv`.
     seed : decides which hits and which attention maps are shown.
     head_trained : whether training had a semantic loss; if not, classes and mIoU mean nothing and are left out.
@@ -68,82 +62,63 @@ def write_report(
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     photos: Photos = cache(load_thumbnail)
-    config = model.config
-    panels = Panels(config.attention != "none", head_trained)
-    seen = look_at_sets(model, before, results, options, seed) if any(panels) else NOTHING
+    panels = Panels(model.config.attention != "none", head_trained)
+    seen = look_at_sets(model, before, results if any(panels) else [], options, seed)
     # of the evaluated model alone: the one from before is drawn on its scale
     span = attention_span([view.look for views in seen.views.values() for view in views])
-    slugs = dict(zip((r.set.name for r in results), file_slugs([r.set.name for r in results])))
     cases = _cases(results, seed)
-    segmentation = content["segmentation"] if head_trained else None
     untrained = {*(() if head_trained else HEAD_PARTS), *(() if panels.attention else ("attention",))}
-    _save_panels(figures, slugs, cases, photos)
-    _save_attention(figures, slugs, seen.views, span, config.num_classes, panels)
+    _save_retrievals(figures, cases, photos)
+    _save_attention(figures, seen.views, span, model.config.num_classes, panels)
     page = Page(
         run=folder.resolve().name,
-        date=_date(folder),
         content=content,
-        config=config,
+        config=model.config,
         panels=panels,
-        miou=segmentation["miou"] if segmentation else None,
         recall=_recall(figures, content, results),
-        maps=[_map(figures, slugs[r.set.name], r) for r in results[:MAX_MAPS]],
+        maps=[_map(figures, r) for r in results[:MAX_MAPS]],
         cases=cases,
-        views=seen.views,
+        seen=seen,
         span=span,
-        effect=seen.effect,
-        rests=_rests(figures, seen) if all(panels) else None,
+        rests=_rests(figures, seen) if all(panels) and seen.images else None,
         segmentation=_segmentation(figures, confusion) if head_trained else [],
         training=[
-            Captioned(save_plot(draw, figures / f"{name}.png"), HISTORY_ALT[name])
-            for name, draw in history_plots(history or [], untrained).items()
+            Captioned(save_plot(draw, figures / f"{name}.png"), alt)
+            for name, (draw, alt) in history_plots(history or [], untrained).items()
         ],
-        notes=_notes(results, cases, seen),
+        sets=len(results),
     )
     for quality in QUALITIES:
         html = render(page, photos, quality)
         if len(html) <= MAX_BYTES:
             break
     path = folder / "report.html"
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return path
-
-
-def _date(folder: Path) -> str:
-    """`2026-11-24 03:58` from a run folder's name, else nothing."""
-    stamp = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d", folder.resolve().name)
-    return f"{stamp[1]} {stamp[2]}:{stamp[3]}" if stamp else ""
 
 
 def _cases(results: Sequence[SetResult], seed: int) -> list[SetCases]:
     """Of each set a hit and a miss at least."""
-    shown = []
-    results = results[: MAX_CASES // 2]
-    each = min(CASES_PER_SET, MAX_CASES // max(1, len(results)))
+    shown = results[: MAX_CASES // 2]
+    each = min(CASES_PER_SET, MAX_CASES // max(1, len(shown)))
     hits = max(1, each // 3)
-    for r in results:
-        cases = choose_cases(r, each - hits, hits, seed)
-        shown.append(SetCases(r.set.name, r.set.thresholds_m[0], int(found_at_1(r).sum()), len(r.set.queries), cases))
-    return shown
+    return [SetCases(r, choose_cases(r, each - hits, hits, seed)) for r in shown]
 
 
-def _save_panels(figures: Path, slugs: dict[str, str], shown: list[SetCases], photos: Photos) -> None:
-    for s in shown:
-        for sort, found in (("misses", False), ("hits", True)):
-            if cases := [case for case in s.cases if case.found == found]:
-                title = f"{s.name}: {'found' if found else 'missed'} at rank 1"
-                retrieval_panel(cases, photos, title).save(figures / f"retrieval_{sort}_{slugs[s.name]}.png")
+def _save_retrievals(figures: Path, shown: list[SetCases], photos: Photos) -> None:
+    for result, all_cases in shown:
+        name = result.set.name
+        for sort, word, found in (("misses", "missed", False), ("hits", "found", True)):
+            if cases := [case for case in all_cases if case.found == found]:
+                sheet = retrieval_panel(cases, photos, f"{name}: {word} at rank 1")
+                save_png(sheet, figures / f"retrieval_{sort}_{file_name(name)}.png")
 
 
-def _save_attention(
-    figures: Path, slugs: dict[str, str], shown: dict[str, list[View]], span: float, num_classes: int, panels: Panels
-) -> None:
-    what = " and ".join(
-        name for name, drawn in zip(("attention", "predicted classes"), (panels.attention, panels.classes)) if drawn
-    )
+def _save_attention(figures: Path, shown: dict[str, list[View]], span: float, num_classes: int, panels: Panels) -> None:
+    what = " and ".join(name for name, drawn in zip(("attention", "predicted classes"), panels) if drawn)
     for name, views in shown.items():
         sheet = attention_sheet(views, span, num_classes, f"{name}: {what}", panels)
-        sheet.save(figures / f"attention_{slugs[name]}.png")
+        save_png(sheet, figures / f"attention_{file_name(name)}.png")
 
 
 def _recall(figures: Path, content: dict, results: Sequence[SetResult]) -> Captioned | None:
@@ -154,15 +129,13 @@ def _recall(figures: Path, content: dict, results: Sequence[SetResult]) -> Capti
     return Captioned(save_plot(partial(recall_curves, results), figures / "recall_curves.png"), alt)
 
 
-def _map(figures: Path, slug: str, result: SetResult) -> Captioned:
-    found, count = int(found_at_1(result).sum()), len(result.set.queries)
-    alt = f"Map of the queries of {result.set.name}: {found} of {count} found at rank 1"
-    return Captioned(save_plot(partial(query_map, result), figures / f"map_{slug}.png"), alt, name=result.set.name)
+def _map(figures: Path, result: SetResult) -> Captioned:
+    name = result.set.name
+    alt = f"Map of the queries of {name}: {result.found.sum()} of {len(result.set.queries)} found at rank 1"
+    return Captioned(save_plot(partial(query_map, result), figures / f"map_{file_name(name)}.png"), alt, name=name)
 
 
-def _rests(figures: Path, seen: Seen) -> Captioned | None:
-    if seen.sums is None:
-        return None
+def _rests(figures: Path, seen: Seen) -> Captioned:
     attention, share = class_attention(seen.sums)
     before = class_attention(seen.sums_before)[0] if seen.sums_before is not None else None
     plot = save_plot(partial(class_attention_bars, attention, share, before), figures / "attention_per_class.png")
@@ -170,7 +143,7 @@ def _rests(figures: Path, seen: Seen) -> Captioned | None:
         f"Over {seen.images} queries, by predicted class; beside each name the share of pixels. Bars to the right of 1 are "
         "classes that get more attention than an average pixel of their image."
     )
-    if seen.effect is not None and seen.effect < LEAST_EFFECT:
+    if seen.effect < LEAST_EFFECT:
         caption += " Nothing taught this map (see the text), so neither were these differences learnt."
     return Captioned(plot, "Mean attention of every predicted class relative to the image mean", caption)
 
@@ -194,18 +167,3 @@ def _segmentation(figures: Path, confusion: ConfusionMatrix | None) -> list[Capt
 def _folded(what: str, classes: Sequence[int], confusion: ConfusionMatrix) -> str:
     names = class_names(len(confusion.matrix))
     return f"{what}: {', '.join(names[c] for c in classes)}." if classes else ""
-
-
-def _notes(results: Sequence[SetResult], cases: Sequence[SetCases], seen: Seen) -> dict[str, str]:
-    """What a bounded report leaves out, by section."""
-    notes = {
-        "retrievals": "Per set a typical hit (of median descriptor distance), the hardest misses (first correct image ranked "
-        "last, then the most confident wrong one), and a few more hits drawn at random. Frames: green with a tick for the "
-        "query's place, red with a cross for another.",
-        "attention": f"Queries drawn at random; {seen.images} passed the network for this report.",
-    }
-    if len(results) > MAX_MAPS:
-        notes["maps"] = f"The first {MAX_MAPS} of {len(results)} sets are drawn."
-    if len(results) > len(cases):
-        notes["retrievals"] += f" Only the first {len(cases)} of {len(results)} sets are shown."
-    return notes

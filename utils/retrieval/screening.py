@@ -1,4 +1,4 @@
-"""What happens to images that cannot be used: an error, or they are left out, logged and counted."""
+"""Images that cannot be used: an error by default, or they are left out, logged and counted."""
 
 from collections.abc import Sequence
 from pathlib import Path

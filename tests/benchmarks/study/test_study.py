@@ -22,7 +22,7 @@ from benchmarks.study.variants import CONDITIONS, PRESETS, VARIANTS, job, untrai
 from models import build_model
 from tests.tiny import SMALL_RUN, data_flags
 from tests.utils.test_summarize import write_run
-from utils.evaluation.recall import file_name
+from utils.evaluation.results import file_name
 from utils.options.parsers import main_parser
 from utils.report.attention import LEAST_EFFECT
 from utils.retrieval.embedding import EmbeddingOptions

@@ -24,7 +24,7 @@ from tests.golden_model import pictures
 from tests.gradients import backward_losses
 from tests.test_cli import error_line
 from tests.tiny import SMALL_RUN, data_flags
-from utils.evaluation.recall import evaluate_segmentation
+from utils.evaluation.segmentation import evaluate_segmentation
 from utils.options.parsers import eval_parser
 from utils.retrieval.embedding import embed_images
 from utils.runs.checkpoints import load_checkpoint
