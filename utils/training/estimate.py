@@ -55,11 +55,11 @@ def work_per_epoch(
     if settings.mining != "random":
         part = settings.cache_negatives if settings.mining == "partial" else len(data.gallery)
         mined = queries + min(part, len(data.gallery))
-    lists = {(images.paths, s.scale) for s in sets for images in (s.gallery, s.queries)} | {(tuple(labelled), 1.0)}
+    embedded = {(images.paths, s.scale) for s in sets for images in (s.gallery, s.queries)}
     return (
         settings.refreshes_per_epoch * -(-queries // settings.batch_size),
         settings.refreshes_per_epoch * mined * _pixels(data.gallery.paths[0], data.scale),
-        sum(len(paths) * _pixels(paths[0], scale) for paths, scale in lists if paths),
+        sum(len(paths) * _pixels(paths[0], scale) for paths, scale in [*embedded, (labelled, 1.0)] if paths),
     )
 
 

@@ -56,6 +56,8 @@ def test_the_work_of_an_epoch_by_hand(data, sets, mode, mined):
     work = work_per_epoch(data, settings(mining=mode, cache_negatives=7), sets, sets[0].gallery.paths[:3])
     # two refreshes of 10 queries (there are no more) in steps of 3; images halved for mining; the gallery embedded once
     assert work == (2 * 4, 2 * mined * 120 * 110, 30 * 300 * 200 + 9 * 100 * 100 + 3 * 300 * 200)
+    segmented = work_per_epoch(data, settings(), sets, sets[0].gallery.paths)[2]  # also embedded: both count
+    assert segmented == 60 * 300 * 200 + 9 * 100 * 100
 
 
 def test_the_sentence_by_hand(data, sets, monkeypatch, caplog):
@@ -72,7 +74,7 @@ def test_the_sentence_by_hand(data, sets, monkeypatch, caplog):
 
 def test_a_run_says_its_length_before_it_trains(trained_run):
     lines = (trained_run / "log.txt").read_text().splitlines()
-    (said,) = (i for i, line in enumerate(lines) if "estimated length on this CPU: 10 s for 2 epochs (" in line)
+    (said,) = (i for i, line in enumerate(lines) if "estimated length on this CPU: 13 s for 2 epochs (" in line)
     assert said < next(i for i, line in enumerate(lines) if "epoch 1/2" in line)
 
 
