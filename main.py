@@ -23,6 +23,7 @@ from utils.evaluation.results import evaluate_and_write, score
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
+from utils.options.parsers import may_change
 from utils.options.training_set import training_data
 from utils.report.write import write_report
 from utils.retrieval.screening import Screening
@@ -174,7 +175,7 @@ def set_up(
     if resumed and "run" in resumed.training:
         check_format(resumed)
         saved = resumed.training["record"]
-        check_record({**saved, "arguments": arguments.recorded_arguments(saved)}, record)
+        check_record({**saved, "arguments": arguments.recorded_arguments(saved)}, record, may_change())
         training = resumed.training
         bring_along(found, folder)
         replace_damaged(resumed.path, folder)

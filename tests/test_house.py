@@ -124,9 +124,10 @@ def test_tests_and_benchmarks_stay_apart():
 @pytest.mark.parametrize("program", ["main", "eval"])
 def test_help_does_not_import_torch(program):
     code = f"""
-import sys, {program}
+import runpy, sys
+sys.argv = ["{program}.py", "--help"]
 try:
-    {program}.main(["--help"])
+    runpy.run_path("{program}.py", run_name="__main__")
 except SystemExit:
     sys.exit("torch" in sys.modules)
 """

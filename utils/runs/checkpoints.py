@@ -111,7 +111,8 @@ def write_atomically(path: Path, content: Any, keep: Path | None = None) -> None
     """
     try:
         with replacing(path, durable=True) as part:
-            torch.save(content, part)
+            with open(part, "wb") as file:  # given a path, torch's writer hides the system's reason
+                torch.save(content, file)
             if keep is not None and path.exists():
                 hard_link(path, keep)
     except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from difflib import SequenceMatcher
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import files
-from utils.options.parsers import may_change
 from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint
 from utils.system.logs import LOGGER
 
@@ -195,19 +194,20 @@ def check_format(checkpoint: Checkpoint) -> None:
         )
 
 
-def check_record(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_record(saved: Mapping[str, Any], now: Mapping[str, Any], may_change: Container[str]) -> None:
     """Check that a run goes on with the arguments and data that it was started with, as far as they matter.
 
     Parameters
     ----------
     saved, now : `arguments` (name -> plain value) and `data` (part -> fingerprint of its relative file list).
+    may_change : arguments that may have another value.
 
     Raises
     ------
     ValueError : what differs would make it another run; all such differences are listed. Others are logged.
     """
     changed = dict(_differences(saved.get("arguments", {}), now["arguments"]))
-    refused = [f"--{name} was {a}, is {b}" for name, (a, b) in changed.items() if name not in may_change()]
+    refused = [f"--{name} was {a}, is {b}" for name, (a, b) in changed.items() if name not in may_change]
     refused += [f"the files of {part} differ" for part, _ in _differences(saved.get("data", {}), now["data"])]
     if refused:
         raise ValueError(
