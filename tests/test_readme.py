@@ -102,8 +102,3 @@ def test_make_targets_exist():
     rules = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", rules, re.MULTILINE), target
-
-
-def test_every_linked_file_exists():
-    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
