@@ -69,10 +69,11 @@ def run(command: str) -> int:
         with pytest.raises(SystemExit) as stop:
             {"main.py": main, "eval.py": evaluation_script}[name].main(flags)
         return stop.value.code
+    small = SMALL.get(name, [])
     if importlib.util.find_spec(name.removesuffix(".py")).submodule_search_locations:
         name += ".__main__"
     script = {"main.py": main, "eval.py": evaluation_script}.get(name) or importlib.import_module(name)
-    return script.main([*flags, *SMALL.get(name, [])])
+    return script.main([*flags, *small])
 
 
 def test_every_command_runs(places):
