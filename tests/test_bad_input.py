@@ -168,7 +168,7 @@ def test_no_negative_for_a_query(data, capsys):
             for file in sorted((data / "idda/town10" / folder / "front_rear" / camera).glob("*"))[1:]:
                 file.unlink()
     assert train(data) == 2
-    assert "no gallery image farther than 25 m" in only_error(capsys)
+    assert "no gallery image is farther than 25 m" in only_error(capsys)
 
 
 def test_too_few_target_images(data, capsys):

@@ -22,7 +22,7 @@ import eval as evaluation_script
 import main as training_script
 from benchmarks.harness.command_line import benchmark_parser, write_record
 from benchmarks.harness.small_run import EVALUATION_FLAGS, FLAGS, SIZE, data_flags, small_town
-from datasets.check import check
+from datasets.check.__main__ import main as check_main
 from datasets.command_line import OneLineParser, positive
 from models import build_model
 from utils.runs.checkpoints import save_checkpoint
@@ -160,7 +160,7 @@ class Fuzz:
         skip = rng.choice([[], ["--on_bad_image", "skip"]])
         name = rng.choice(["train", "train from the checkpoint", "evaluate", "evaluate", "check"])
         if name == "check":
-            return name, lambda: check.main([str(copy), "--workers", "1"])
+            return name, lambda: check_main([str(copy), "--workers", "1"])
         flags = data_flags(copy)
         if name == "evaluate":
             roots = flags[2:6] + EVALUATION_FLAGS
