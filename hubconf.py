@@ -37,7 +37,7 @@ def segvpr(
     Parameters
     ----------
     arch : `resnet18`, `resnet50` (default) or `resnet101`.
-    semnet : `deeplab` (default) or `pspnet`.
+    semnet : `deeplab` (default), `pspnet` or `fcn`.
     weights : a checkpoint of this project or a released one, which has all the other values; `town`: the one that ships,
         trained on drawn towns alone; None: random weights.
     num_classes : 17 by default.

@@ -221,7 +221,7 @@ def fingerprints(data: TrainingData, sets: list[EvaluationSet]) -> dict[str, str
 def starting_model(args: argparse.Namespace, resumed: Checkpoint | None) -> SegVPR:
     """The network as training starts: seeded, pretrained or taken from a checkpoint (which never fetches weights)."""
     seed_torch(args.seed, "weights")
-    model = SegVPR(read_flags(NetworkConfig, args), args.train_enc_from)
+    model = SegVPR(read_flags(NetworkConfig, args), args.train_enc_from, args.freeze_bn)
     if resumed:
         resumed.load_into(model)
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 ARCHITECTURES = {"resnet18": 64, "resnet50": 256, "resnet101": 256}
 """Encoders: torchvision's name -> channels of stage 1; every further stage has twice as many."""
-HEADS = ("deeplab", "pspnet")
+HEADS = ("deeplab", "pspnet", "fcn")
 ATTENTIONS = ("released", "after_norm", "none")
 INPUTS = ("released", "imagenet")
 STAGES = (1, 2, 3, 4)

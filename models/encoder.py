@@ -19,22 +19,36 @@ class Encoder(nn.Module):
     ----------
     arch : one of `ARCHITECTURES`.
     train_from : `"all"`, or the first stage (1..4) that is trained; every child before it is frozen.
+    freeze_bn : BN stays in eval mode, and none of its parameters is trained: a pretrained encoder keeps its statistics,
+        which batches of few or altered images would spoil.
 
     Notes
     -----
     The affine parameters of bn1 (stem and blocks), bn2 and bn3 are never trained; those of the BN inside `downsample` are.
-    Running statistics of all of them update in train mode (protocol, section 1).
+    Running statistics of all of them update in train mode (protocol, section 1), unless `freeze_bn`.
     """
 
-    def __init__(self, arch: str = "resnet50", train_from: str | int = "all") -> None:
+    def __init__(self, arch: str = "resnet50", train_from: str | int = "all", freeze_bn: bool = False) -> None:
         super().__init__()
         resnet = getattr(torchvision.models, arch)(weights=None)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         self.channels = {stage: ARCHITECTURES[arch] * 2 ** (stage - 1) for stage in STAGES}
+        self.freeze_bn = freeze_bn
         self._freeze(train_from)
 
+    def train(self, mode: bool = True) -> "Encoder":
+        super().train(mode)
+        for norm in self._norms() if self.freeze_bn else ():
+            norm.eval()
+        return self
+
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))]
+
     def _freeze(self, train_from: str | int) -> None:
+        for norm in self._norms() if self.freeze_bn else ():
+            norm.requires_grad_(False).eval()
         for name, parameter in self.named_parameters():
             if "downsample" not in name and name.split(".")[-2].startswith("bn"):
                 parameter.requires_grad_(False)

@@ -1,4 +1,9 @@
-"""Semantic heads: stage-4 features (B, C, h, w) -> class logits (B, classes, h, w)."""
+"""Semantic heads: encoder stages -> class logits (B, classes, h, w).
+
+A head names the stages that it reads in `stages`, and its `forward` takes them in that order.
+"""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +12,9 @@ from models.resize import resize_to
 
 
 class DeepLabHead(nn.Module):
-    """DeepLab v2: the sum of four dilated 3x3 convolutions (protocol, section 1)."""
+    """DeepLab v2: the sum of four dilated 3x3 convolutions (protocol, section 1); logits at stage 4's size."""
+
+    stages = (4,)
 
     def __init__(self, in_channels: int, num_classes: int, dilations: tuple[int, ...] = (6, 12, 18, 24)) -> None:
         super().__init__()
@@ -46,7 +53,9 @@ class Pyramid(nn.Module):
 
 
 class PSPNetHead(nn.Module):
-    """PSPNet: pyramid pooling, then a 3x3 and a 1x1 convolution (protocol, section 1)."""
+    """PSPNet: pyramid pooling, then a 3x3 and a 1x1 convolution (protocol, section 1); logits at stage 4's size."""
+
+    stages = (4,)
 
     def __init__(self, in_channels: int, num_classes: int, hidden: int = 512) -> None:
         super().__init__()
@@ -67,7 +76,34 @@ class PSPNetHead(nn.Module):
         return {"head": list(self.classifier.parameters()), "pyramid": list(self.pyramid.parameters())}
 
 
-def build_head(semnet: str, in_channels: int, num_classes: int) -> nn.Module:
-    """Head by name, one of `models.config.HEADS`."""
-    heads = {"deeplab": DeepLabHead, "pspnet": PSPNetHead}
-    return heads[semnet](in_channels, num_classes)
+class FCNHead(nn.Module):
+    """The sum of 1x1 classifiers on stages 2, 3 and 4, resized to stage 2's size: fine enough for poles and people.
+
+    Input: the three stages, (B, C_i, h_i, w_i); output (B, classes, h_2, w_2), an eighth of the image's sides. Source: the
+    skip connections of Long et al., CVPR 2015. Ours, not the reference's.
+    """
+
+    stages = (2, 3, 4)
+
+    def __init__(self, in_channels: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.classifiers = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for channels in in_channels)
+        for classifier in self.classifiers:
+            nn.init.normal_(classifier.weight, std=0.01)
+            nn.init.zeros_(classifier.bias)
+
+    def forward(self, *stages: Tensor) -> Tensor:
+        size = stages[0].shape[-2:]
+        return sum(resize_to(classifier(x), size) for classifier, x in zip(self.classifiers, stages))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The groups of an optimiser, by name."""
+        return {"head": list(self.parameters())}
+
+
+def build_head(semnet: str, channels: Mapping[int, int], num_classes: int) -> nn.Module:
+    """Head by name, one of `models.config.HEADS`; `channels` says how many each encoder stage has."""
+    if semnet == "fcn":
+        return FCNHead(tuple(channels[stage] for stage in FCNHead.stages), num_classes)
+    head = {"deeplab": DeepLabHead, "pspnet": PSPNetHead}[semnet]
+    return head(channels[head.stages[0]], num_classes)

@@ -17,7 +17,7 @@ from models.input import check_images, to_network_input
 from models.pooling import MultiScalePooling, widen
 from models.resize import resize_to
 
-ATTENTION_STAGE, HEAD_STAGE = 3, 4
+ATTENTION_STAGE = 3
 
 
 class SegVPROutput(NamedTuple):
@@ -43,12 +43,12 @@ class SegVPR(nn.Module):
     97 px, as `prepare` makes it from 8-bit images in the network's own input space.
     """
 
-    def __init__(self, config: NetworkConfig, train_enc_from: str | int = "all") -> None:
+    def __init__(self, config: NetworkConfig, train_enc_from: str | int = "all", freeze_bn: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config.arch, train_enc_from)
+        self.encoder = Encoder(config.arch, train_enc_from, freeze_bn)
         channels = self.encoder.channels
-        self.head = build_head(config.semnet, channels[HEAD_STAGE], config.num_classes)
+        self.head = build_head(config.semnet, channels, config.num_classes)
         uniform = config.attention == "none"
         self.attention = UniformAttention() if uniform else MultiScaleAttention(channels[ATTENTION_STAGE])
         self.pooling = MultiScalePooling()
@@ -99,7 +99,8 @@ class SegVPR(nn.Module):
 
     def forward(self, images: Tensor, with_logits: bool = True) -> SegVPROutput:
         """Descriptors, attention-weighted logits and attention, in train and in eval mode alike."""
-        features = self.encoder(images, last_stage=HEAD_STAGE if with_logits else self._last_embedded)
+        last = max(self.head.stages) if with_logits else 0
+        features = self.encoder(images, last_stage=max(last, self._last_embedded))
         attention = self.attention(features[ATTENTION_STAGE])
         logits = None
         if with_logits:
@@ -149,7 +150,7 @@ class SegVPR(nn.Module):
         return twin
 
     def _logits(self, features: dict[int, Tensor], images: Tensor) -> Tensor:
-        return resize_to(self.head(features[HEAD_STAGE]), images.shape[-2:])
+        return resize_to(self.head(*(features[stage] for stage in self.head.stages)), images.shape[-2:])
 
     def _pool(self, features: dict[int, Tensor], attention: Tensor) -> Tensor:
         """Weigh the first and the last pooled stage by attention, once each, and pool all.
@@ -182,25 +183,27 @@ def build_model(
     attention: str = "released",
     guidance: bool = True,
     input: str = "released",
+    freeze_bn: bool = False,
 ) -> SegVPR:
     """Build a SegVPR network.
 
     Parameters
     ----------
     arch : `resnet18`, `resnet50` or `resnet101`.
-    semnet : `deeplab` or `pspnet`.
+    semnet : `deeplab`, `pspnet` or `fcn`.
     scale_indexes : the encoder stages that are pooled: an ascending non-empty subset of 1..4.
     pretrain : encoder weights: None, `"imagenet"` (downloaded) or the path of a `.pth` state_dict.
     train_enc_from : `"all"`, or the first encoder stage (1..4) that is trained.
     attention : where the map acts: before the norm (`released`), `after_norm`, or `none`.
     guidance : whether the map multiplies the source logits.
     input : the input space the network expects, `released` or `imagenet` (`models.input.to_network_input`).
+    freeze_bn : keep the encoder's running statistics and BN parameters as they are, in train mode too.
 
     Raises
     ------
     ValueError, OSError : an argument that is not offered, or weights that cannot be had; the message names it.
     """
     config = NetworkConfig(arch, semnet, num_classes, tuple(scale_indexes), attention, guidance, input)
-    model = SegVPR(config, train_enc_from)
+    model = SegVPR(config, train_enc_from, freeze_bn)
     load_pretrained(model.encoder, arch, pretrain)
     return model

@@ -10,7 +10,7 @@ from models.pooling import MultiScalePooling
 from tests.golden_model import pictures
 
 
-@pytest.mark.parametrize("semnet", ["deeplab", "pspnet"])
+@pytest.mark.parametrize("semnet", ["deeplab", "pspnet", "fcn"])
 @pytest.mark.parametrize("scales, dim", [((3, 4), 768), ((4,), 512), ((1, 2, 3, 4), 960), ((1, 2), 192)])
 @torch.no_grad()
 def test_shapes_for_every_choice_of_scales(semnet, scales, dim):
@@ -92,6 +92,47 @@ def test_train_enc_from_freezes_the_stages_before():
     encoder = build_model("resnet18", train_enc_from="3").encoder
     trained = {name.split(".")[0] for name, p in encoder.named_parameters() if p.requires_grad}
     assert trained == {"layer3", "layer4"}
+
+
+def test_frozen_batch_norms_keep_statistics_and_parameters():
+    model = build_model("resnet18", freeze_bn=True).train()
+    norms = [m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and not any(m.training or m.weight.requires_grad or m.bias.requires_grad for m in norms)
+    before = {key: value.clone() for key, value in model.encoder.named_buffers()}
+    images = pictures("bn", 2, 97, 97)
+    trained = model(images).embeddings
+    assert all(torch.equal(value, before[key]) for key, value in model.encoder.named_buffers())
+    torch.testing.assert_close(trained, model.eval().embed(images))
+    assert model.train().encoder.layer3.training and model.encoder.layer3[0].conv1.weight.requires_grad
+
+
+def test_the_fcn_head_sums_classifiers_on_three_stages_at_the_finest_grid():
+    model = build_model("resnet18", "fcn", num_classes=2).double().eval()
+    head = model.head
+    assert head.stages == (2, 3, 4)
+    assert [group["name"] for group in model.parameter_groups(1.0)] == ["encoder", "head", "attention"]
+    assert [tuple(c.weight.shape) for c in head.classifiers] == [(2, 128, 1, 1), (2, 256, 1, 1), (2, 512, 1, 1)]
+    features = model.encoder(pictures("fcn", 1, 128, 160).double())
+    stages = [features[stage] for stage in head.stages]
+    with torch.no_grad():
+        for classifier in head.classifiers:
+            classifier.bias.normal_()
+        expected = torch.zeros(1, 2, 16, 20, dtype=torch.float64)
+        for x, classifier in zip(stages, head.classifiers):
+            scores = torch.einsum("bchw,kc->bkhw", x, classifier.weight[..., 0, 0]) + classifier.bias.view(1, -1, 1, 1)
+            expected += torch.nn.functional.interpolate(scores, (16, 20), mode="bilinear", align_corners=True)
+        torch.testing.assert_close(head(*stages), expected)
+    head(*stages).sum().backward()
+    assert all(classifier.weight.grad.abs().sum() > 0 for classifier in head.classifiers)
+
+
+def test_every_head_learns_through_the_network_whatever_is_pooled():
+    for semnet in ("deeplab", "pspnet", "fcn"):
+        model = build_model("resnet18", semnet, num_classes=3, scale_indexes=(2, 3))
+        output = model(pictures("pooled", 2, 97, 97))
+        assert output.logits.shape == (2, 3, 97, 97) and output.embeddings.shape == (2, 384)
+        output.logits.sum().backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.head.parameters())
 
 
 def test_running_statistics_update_in_train_mode_alone():

@@ -68,6 +68,9 @@ class RunOptions:
     train_enc_from: str = flag(
         "all", "first encoder stage that is trained", choices=("all", "1", "2", "3", "4"), group="network"
     )
+    freeze_bn: bool = flag(
+        False, "batch norm of the encoder keeps its statistics and parameters, as a pretrained one wants", group="network"
+    )
     val_pos_dist_threshold: float | None = flag(
         None,
         "same place in validation within M metres (default: 5 for iddav2, 25 for utm)",
