@@ -142,7 +142,7 @@ def make(settings: Settings) -> None:
         Job(path, path.relative_to(queries).as_posix(), out, settings.kinds, settings.seed)
         for path in map(Path, list_images(queries))
     ]
-    with_progress(run_jobs(write_copies, jobs, settings.workers, chunk=8), len(jobs), "altered")
+    with_progress(run_jobs(write_copies, jobs, settings.workers, chunk=8), [1] * len(jobs), "altered")
     for path in map(Path, list_images(gallery) if gallery else ()):
         target = out / "gallery" / path.relative_to(gallery)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from datasets.places import ImageSet
+from datasets.reading.augmentation import augment
+from datasets.reading.augmentation_settings import AugmentationSettings
 from datasets.reading.notes import WorkerNotes
 from datasets.reading.transforms import (
     crop_and_flip,
@@ -81,6 +83,7 @@ class TrainingBatches(Dataset):
     ----------
     target_paths, target_size : target-domain images and the (width, height) they are resized to.
     with_labels : whether source labels are read.
+    augmentation : what each source image goes through after the crop of its triplet, by a draw of its own.
     """
 
     def __init__(
@@ -90,9 +93,11 @@ class TrainingBatches(Dataset):
         target_paths: tuple[str, ...] = (),
         target_size: tuple[int, int] = (768, 432),
         with_labels: bool = True,
+        augmentation: AugmentationSettings | None = None,
     ) -> None:
         self.gallery, self.queries = gallery.paths, queries.paths
         self.target_paths, self.target_size, self.with_labels = target_paths, target_size, with_labels
+        self.augmentation = augmentation or AugmentationSettings()
         self.notes = WorkerNotes()
 
     def __getitem__(self, plan: StepPlan) -> StepBatch | LoadFailure:
@@ -115,10 +120,13 @@ class TrainingBatches(Dataset):
 
     def _read(self, plan: StepPlan) -> StepBatch:
         files = self._sources(plan)
-        triplet_of = [*range(len(plan.queries))] * 2
-        triplet_of += [triplet for triplet, negatives in enumerate(plan.negatives) for _ in negatives]
+        triplets = range(len(plan.queries))
+        place_of = [
+            (triplet, part) for part in (1, 2) for triplet in triplets
+        ]  # the triplet, and the image's number in it
+        place_of += [(t, part) for t in triplets for part in range(3, 3 + len(plan.negatives[t]))]
         cuts, images, labels, size = {}, [], [], None
-        for path, triplet in zip(files, triplet_of):
+        for path, (triplet, part) in zip(files, place_of):
             image = self._read_image(path)
             size = size or size_of(image)
             if size_of(image) != size:
@@ -126,9 +134,14 @@ class TrainingBatches(Dataset):
             if triplet not in cuts:
                 rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(plan.keys[triplet])))
                 cuts[triplet] = crop_and_flip(rng, *image.shape[-2:])
-            images.append(_cut(image, *cuts[triplet]))
-            if self.with_labels:
-                labels.append(_cut(read_label_of(path, size), *cuts[triplet]))
+            image = _cut(image, *cuts[triplet])
+            label = _cut(read_label_of(path, size), *cuts[triplet]) if self.with_labels else None
+            if self.augmentation.changes_anything:
+                image, label = augment(
+                    image, label, np.random.default_rng([*plan.keys[triplet], part]), self.augmentation
+                )
+            images.append(image)
+            labels += [label] if label is not None else []
         width, height = self.target_size
         targets = [resize_image(self._read_image(self.target_paths[i]), (height, width)) for i in plan.targets]
         labelled, targeted = default_collate(labels) if labels else None, stack_images(targets) if targets else None

@@ -155,7 +155,8 @@ def test_a_file_from_before_the_switches_is_the_released_network(tmp_path):
 
 def test_a_run_records_its_switches_and_eval_needs_no_flags(tiny_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    choices = "--semnet fcn --freeze_bn --attention after_norm --no-guidance --input imagenet --grl_schedule dann".split()
+    choices = "--attention after_norm --no-guidance --input imagenet --grl_schedule dann".split()
+    choices += "--semnet fcn --freeze_bn --augment all --augment_zoom 0.8".split()
     assert main.main([*data_flags(tiny_root), *SMALL_RUN, *choices, "--n_epochs", "1", "--no_report"]) == 0
     (folder,) = (tmp_path / "runs/default").iterdir()
     config = load_checkpoint(folder / "best.pth").config

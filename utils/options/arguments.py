@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from datasets.command_line import read_flags
+from datasets.reading.augmentation_settings import AugmentationSettings
 from datasets.reading.transforms import why_no_decoder
 from utils.options.parsers import main_parser
 from utils.retrieval.embedding import EmbeddingOptions
@@ -79,8 +80,9 @@ def evaluation_store(args: argparse.Namespace) -> Path | None:
 
 def training_settings(args: argparse.Namespace) -> TrainingSettings:
     """Settings of a run; ValueError names flags that do not go together."""
-    losses, optimizer = read_flags(LossSettings, args), read_flags(OptimizerSettings, args)
-    return read_flags(TrainingSettings, args, seed=args.seed, losses=losses, optimizer=optimizer)
+    parts = {"losses": LossSettings, "optimizer": OptimizerSettings, "augmentation": AugmentationSettings}
+    filled = {name: read_flags(part, args) for name, part in parts.items()}
+    return read_flags(TrainingSettings, args, seed=args.seed, **filled)
 
 
 def plain_values(args: argparse.Namespace) -> dict:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import IO
 
 from datasets.command_line import HelpFormatter, add_flags, flags_of
+from datasets.reading.augmentation_settings import AugmentationSettings
 from models.config import NetworkConfig
 from utils.options.data import EvaluationFolders, TrainingFolders
 from utils.options.evaluation import EvaluationOptions, PhotoOptions
@@ -21,6 +22,7 @@ MAIN = {
     TrainingSettings: "protocol",
     OptimizerSettings: "protocol",
     LossSettings: "protocol",
+    AugmentationSettings: "augmentation",
     MachineSettings: "machine and output",
     OutputSettings: "machine and output",
 }

@@ -69,7 +69,9 @@ class RunOptions:
         "all", "first encoder stage that is trained", choices=("all", "1", "2", "3", "4"), group="network"
     )
     freeze_bn: bool = flag(
-        False, "batch norm of the encoder keeps its statistics and parameters, as a pretrained one wants", group="network"
+        False,
+        "batch norm of the encoder keeps its statistics and parameters, as a pretrained one wants",
+        group="network",
     )
     val_pos_dist_threshold: float | None = flag(
         None,

@@ -73,7 +73,14 @@ def measure(
     """Seconds of an optimisation step, made by a copy of the model, and of embedding a pixel; reading files included."""
     twin, losses = copy.deepcopy(model).train(), settings.losses
     optimizers = build_optimizers(twin, settings.batch_size, settings.optimizer)
-    files = TrainingBatches(data.gallery, data.queries, data.target_paths, settings.target_size, losses.sem_weight != 0)
+    files = TrainingBatches(
+        data.gallery,
+        data.queries,
+        data.target_paths,
+        settings.target_size,
+        losses.sem_weight != 0,
+        settings.augmentation,
+    )
     queries = np.arange(min(settings.batch_size, len(data.queries)))
     triplets = random_triplets(queries, len(data.gallery), data.positives, data.not_negative, settings.n_neg, key=0)
     plans = step_plans(triplets, data, settings, epoch=0, refresh=0)

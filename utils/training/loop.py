@@ -61,7 +61,12 @@ class TrainingRun:
         self.pictured, self.compute = tuple(pictured), options.compute
         self.state = RunState(np.full((len(data.queries), settings.n_neg), -1, np.int64))
         self.dataset = TrainingBatches(
-            data.gallery, data.queries, data.target_paths, settings.target_size, settings.losses.sem_weight != 0
+            data.gallery,
+            data.queries,
+            data.target_paths,
+            settings.target_size,
+            settings.losses.sem_weight != 0,
+            settings.augmentation,
         )
         self.watch = LossWatch()
         self._saved_at = time.monotonic()

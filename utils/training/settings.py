@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from datasets.command_line import flag
+from datasets.reading.augmentation_settings import AugmentationSettings
 from utils.retrieval.settings import DESCRIPTOR_DTYPES
 
 DA_METHODS = ("grl", "alternating", "none")
@@ -130,6 +131,7 @@ class TrainingSettings:
         may_change=True,
     )
     seed: int = 0
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     losses: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from datasets.places import ImageSet, load_image_set
+from datasets.reading.augmentation_settings import AugmentationSettings
 from datasets.reading.transforms import read_image
 from datasets.reading.triplets import LoadFailure, StepPlan, TrainingBatches
 from tests.tiny import write_idda
@@ -41,6 +42,23 @@ def test_a_batch_is_ordered_cropped_alike_and_repeatable(town):
         offsets = {find_crop(read_image(files[row]), batch.images[row]) for row in rows}
         assert len(offsets) == 1, f"triplet {triplet} was cut in several ways"
     assert not torch.equal(dataset[plan(keys=((0, 9), (0, 8)))].images, batch.images)
+
+
+def test_each_image_is_altered_by_its_own_draw_whatever_else_is_in_the_batch(town):
+    plain, altered = (
+        TrainingBatches(*town),
+        TrainingBatches(*town, augmentation=AugmentationSettings(("noise",), zoom=0.7)),
+    )
+    batch, again = altered[plan()], altered[plan()]
+    assert torch.equal(batch.images, again.images) and torch.equal(batch.labels, again.labels)
+    assert batch.images.shape == plain[plan()].images.shape
+    assert not torch.equal(batch.images, plain[plan()].images) and not torch.equal(batch.labels, plain[plan()].labels)
+    # the second triplet by itself, as another process reads it
+    second = altered[plan(queries=(3,), positives=(3,), negatives=((1, 5),), keys=((0, 2),))]
+    assert torch.equal(second.images, batch.images[[1, 3, 6, 7]])
+    # one picture in several places of a triplet is altered in several ways
+    alike = altered[plan(positives=(0, 3), negatives=((0, 0), (3, 3)))]
+    assert not torch.equal(alike.images[2], alike.images[4]) and not torch.equal(alike.images[4], alike.images[5])
 
 
 def find_crop(full: torch.Tensor, crop: torch.Tensor) -> tuple[int, int, bool]:

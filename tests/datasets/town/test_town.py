@@ -202,7 +202,9 @@ def test_an_interrupt_ends_the_drawing_at_once_in_one_line(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background job ignores it
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a shell's background job ignores it
     )
     while run.poll() is None and not any(tmp_path.rglob("*.jpg")):
         time.sleep(0.02)

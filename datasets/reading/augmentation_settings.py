@@ -1,0 +1,55 @@
+"""What training images may go through, as flags. Importing it does not import torch."""
+
+from dataclasses import dataclass
+
+from datasets.command_line import flag
+
+FAMILY_NAMES = ("fog", "colour", "equalize", "night", "grey", "blur", "noise", "jpeg")
+"""Families of photometric changes, see `datasets.reading.augmentation`, in the order in which they act."""
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """What a training picture may go through.
+
+    Attributes
+    ----------
+    families : names out of `FAMILY_NAMES`, or `all`; none leaves the pixels as they are.
+    strength : above 0, at most 2; scales how far a family goes, not how often it comes.
+    zoom : smallest share of the crop's sides that a random window keeps; 1 keeps all.
+    """
+
+    families: tuple[str, ...] = flag(
+        (),
+        "photometric changes of training images, each image its own draw: all, or some of " + ", ".join(FAMILY_NAMES),
+        name="augment",
+        nargs="+",
+        metavar="FAMILY",
+    )
+    strength: float = flag(
+        1.0, "how far the changes of --augment go", name="augment_strength", above=0, most=2, metavar="X"
+    )
+    zoom: float = flag(
+        1.0,
+        "smallest share of a training crop's sides that is kept and enlarged, each image its own draw; 1: the whole crop",
+        name="augment_zoom",
+        least=0.1,
+        most=1,
+        metavar="X",
+    )
+
+    def __post_init__(self) -> None:
+        if ALL in self.families:
+            object.__setattr__(self, "families", FAMILY_NAMES)
+        odd = [name for name in self.families if name not in FAMILY_NAMES]
+        if odd:
+            raise ValueError(f"augment: {odd[0]!r} is neither {ALL} nor one of {', '.join(FAMILY_NAMES)}")
+        if not 0 < self.strength <= 2:
+            raise ValueError(f"augment_strength: {self.strength:g} is not above 0 and at most 2")
+        if not 0.1 <= self.zoom <= 1:
+            raise ValueError(f"augment_zoom: {self.zoom:g} is not between 0.1 and 1")
+
+    @property
+    def changes_anything(self) -> bool:
+        return bool(self.families) or self.zoom < 1
