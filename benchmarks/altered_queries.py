@@ -142,7 +142,7 @@ def make(settings: Settings) -> None:
         Job(path, path.relative_to(queries).as_posix(), out, settings.kinds, settings.seed)
         for path in map(Path, list_images(queries))
     ]
-    with_progress(run_jobs(write_copies, jobs, settings.workers, chunk=8), [1] * len(jobs), "altered")
+    with_progress(run_jobs(write_copies, jobs, settings.workers, chunk=8), [len(settings.kinds)] * len(jobs), "altered")
     for path in map(Path, list_images(gallery) if gallery else ()):
         target = out / "gallery" / path.relative_to(gallery)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,13 +150,18 @@ def make(settings: Settings) -> None:
     print(f"{len(jobs)} queries in {len(settings.kinds)} kinds: {out}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line of `python3 -m benchmarks.altered_queries`; returns the exit status."""
+def build_parser() -> OneLineParser:
+    """Command line of `python3 -m benchmarks.altered_queries`."""
     parser = OneLineParser(
         prog="benchmarks.altered_queries", description=__doc__.split("\n")[0], formatter_class=HelpFormatter
     )
     add_flags(parser, Settings, "options")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = build_parser().parse_args(argv)
     return run_command("benchmarks.altered_queries", lambda: make(read_flags(Settings, args)))
 
 
