@@ -1,6 +1,5 @@
 """Triplets, and the batches of them that training reads from disk."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,19 +45,6 @@ class StepPlan(NamedTuple):
     negatives: tuple[tuple[int, ...], ...]
     targets: tuple[int, ...]
     keys: tuple[tuple[int, ...], ...]
-
-
-class PlanSampler:
-    """Gives a loader the plans of the moment, so that its workers outlive a refresh of the cache."""
-
-    def __init__(self) -> None:
-        self.plans: list[StepPlan] = []
-
-    def __iter__(self) -> Iterator[StepPlan]:
-        return iter(self.plans)
-
-    def __len__(self) -> int:
-        return len(self.plans)
 
 
 class StepBatch(NamedTuple):

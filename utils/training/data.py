@@ -7,7 +7,7 @@ import numpy as np
 
 from datasets.naming import NEGATIVE_DISTANCE_M, Kind, fingerprint
 from datasets.places import ImageSet, Neighbours, neighbours_within
-from datasets.reading.triplets import StepPlan, Triplets
+from datasets.reading.triplets import StepPlan, TrainingBatches, Triplets
 from utils.system.logs import LOGGER
 from utils.system.seeding import generator
 from utils.training.settings import TrainingSettings
@@ -92,6 +92,18 @@ def log_shortages(data: TrainingData, settings: TrainingSettings) -> None:
         LOGGER.info("%d negatives instead of %d: --cache_negatives is less", settings.cache_negatives, wanted)
     if min(fewest, wanted) < settings.n_neg:
         LOGGER.info("some queries have fewer than %d negatives: theirs are repeated", settings.n_neg)
+
+
+def training_batches(data: TrainingData, settings: TrainingSettings) -> TrainingBatches:
+    """What reads the images of a step, and their labels if there is a semantic loss."""
+    return TrainingBatches(
+        data.gallery,
+        data.queries,
+        data.target_paths,
+        settings.target_size,
+        settings.losses.uses_logits,
+        settings.augmentation,
+    )
 
 
 def step_plans(

@@ -9,14 +9,13 @@ import numpy as np
 
 from datasets.mining import random_triplets
 from datasets.reading.transforms import image_size
-from datasets.reading.triplets import TrainingBatches
 from models.segvpr import SegVPR
 from utils.evaluation.recall import EvaluationSet
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.system.distributed import world_size
 from utils.system.loaders import read_ahead
 from utils.system.logs import LOGGER
-from utils.training.data import TrainingData, step_plans
+from utils.training.data import TrainingData, step_plans, training_batches
 from utils.training.optimizers import build_optimizers
 from utils.training.settings import TrainingSettings
 from utils.training.step import train_step
@@ -73,14 +72,7 @@ def measure(
     """Seconds of an optimisation step, made by a copy of the model, and of embedding a pixel; reading files included."""
     twin, losses = copy.deepcopy(model).train(), settings.losses
     optimizers = build_optimizers(twin, settings.batch_size, settings.optimizer)
-    files = TrainingBatches(
-        data.gallery,
-        data.queries,
-        data.target_paths,
-        settings.target_size,
-        losses.sem_weight != 0,
-        settings.augmentation,
-    )
+    files = training_batches(data, settings)
     queries = np.arange(min(settings.batch_size, len(data.queries)))
     triplets = random_triplets(queries, len(data.gallery), data.positives, data.not_negative, settings.n_neg, key=0)
     plans = step_plans(triplets, data, settings, epoch=0, refresh=0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from datasets.mining import mine_triplets, plan_mining, random_triplets
-from datasets.reading.triplets import StepBatch, StepPlan, TrainingBatches
+from datasets.reading.triplets import StepBatch, StepPlan
 from models.segvpr import SegVPR
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.runs.checkpoints import save_checkpoint
@@ -21,7 +21,7 @@ from utils.system.interrupts import Interrupts, StopRequested, stop_if_requested
 from utils.system.loaders import read_ahead
 from utils.system.logs import LOGGER, progress_bar
 from utils.system.seeding import generator, seed_torch, stream_key
-from utils.training.data import TrainingData, log_shortages, step_plans
+from utils.training.data import TrainingData, log_shortages, step_plans, training_batches
 from utils.training.events import EventWriter, attention_pictures
 from utils.training.loss_watch import LossWatch, check_weights
 from utils.training.optimizers import Optimizers
@@ -60,14 +60,7 @@ class TrainingRun:
         self.folder, self.evaluate, self.record = folder, evaluate, record or {}
         self.pictured, self.compute = tuple(pictured), options.compute
         self.state = RunState(np.full((len(data.queries), settings.n_neg), -1, np.int64))
-        self.dataset = TrainingBatches(
-            data.gallery,
-            data.queries,
-            data.target_paths,
-            settings.target_size,
-            settings.losses.sem_weight != 0,
-            settings.augmentation,
-        )
+        self.dataset = training_batches(data, settings)
         self.watch = LossWatch()
         self._saved_at = time.monotonic()
         log_shortages(data, settings)
