@@ -196,7 +196,7 @@ def build_model(
     train_enc_from : `"all"`, or the first encoder stage (1..4) that is trained.
     attention : where the map acts: before the norm (`released`), `after_norm`, or `none`.
     guidance : whether the map multiplies the source logits.
-    input : the input space the network expects, `released` or `imagenet` (`models.input.to_network_input`).
+    input : the input space the network expects, `released`, `imagenet` or `balanced` (`models.input.to_network_input`).
     freeze_bn : keep the encoder's running statistics and BN parameters as they are, in train mode too.
 
     Raises
