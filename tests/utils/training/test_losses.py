@@ -76,9 +76,10 @@ def test_pair_loss_by_hand_leaves_near_places_out():
     queries, candidates = torch.randn(3, 6, dtype=torch.float64), torch.randn(5, 6, dtype=torch.float64)
     near = torch.zeros(3, 5, dtype=torch.bool)
     near[0, [0, 1, 4]] = True  # its own positive, which counts all the same, and two others
-    unit = [x.numpy() / np.linalg.norm(x.numpy()) for x in queries], [
-        x.numpy() / np.linalg.norm(x.numpy()) for x in candidates
-    ]
+    unit = (
+        [x.numpy() / np.linalg.norm(x.numpy()) for x in queries],
+        [x.numpy() / np.linalg.norm(x.numpy()) for x in candidates],
+    )
     similarity = np.array([[a @ b for b in unit[1]] for a in unit[0]]) / 0.1
     terms = []
     for i, left in enumerate(([0, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])):
