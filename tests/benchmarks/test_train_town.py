@@ -55,7 +55,7 @@ def test_a_half_precision_file_is_read_and_evaluates_alike(trained_run, tiny_roo
     monkeypatch.chdir(tmp_path)
     whole = load_checkpoint(trained_run / "best.pth").build()
     save_checkpoint(tmp_path / "half.pth", whole, {}, half=True)
-    assert (tmp_path / "half.pth").stat().st_size <= train_town.LARGEST_BYTES
+    assert (tmp_path / "half.pth").stat().st_size <= train_town.RECIPES["town"].largest_bytes
     read = load_checkpoint(tmp_path / "half.pth")
     assert not [name for name in read.state_dict if name.startswith("discriminator")]
     half = read.build()
