@@ -15,7 +15,7 @@ import numpy as np
 
 import eval as evaluation_script
 import main as training_script
-from datasets.command_line import HelpFormatter, OneLineParser
+from datasets.command_line import OneLineParser
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
@@ -142,7 +142,7 @@ def compare(before: list[dict[str, float]], after: list[dict[str, float]], shipp
 
 
 def build_parser() -> OneLineParser:
-    parser = OneLineParser("benchmarks.demo", description=__doc__.splitlines()[0], formatter_class=HelpFormatter)
+    parser = OneLineParser("benchmarks.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="train once per seed")
     parser.add_argument("--out", type=Path, default=Path("data/demo_town"), metavar="DIR", help="the town's folder")
     return parser

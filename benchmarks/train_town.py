@@ -21,7 +21,7 @@ from benchmarks.demo import SIZE, SMALL, run, words
 from benchmarks.harness.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
 from benchmarks.harness.machine import machine
 from benchmarks.study.variants import CONDITIONS, town_flags
-from datasets.command_line import HelpFormatter, OneLineParser, number, positive, read_flags
+from datasets.command_line import OneLineParser, number, positive, read_flags
 from datasets.files import write_text
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
@@ -62,8 +62,6 @@ def build_parser() -> OneLineParser:
         "benchmarks.train_town",
         description=__doc__.splitlines()[0],
         epilog="Other flags go to main.py (--lr is the rate of the first leg).",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     legs = "towns to train on; the learning rate falls from leg to leg, so give the same number to continue"

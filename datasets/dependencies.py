@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from datasets.command_line import USER_ERROR
+
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("main.py", "eval.py", "datasets", "utils", "benchmarks")
 MODULES = {"faiss-cpu": "faiss", "pillow": "PIL", "scikit-learn": "sklearn"}
 """Modules of packages that have another name."""
-USER_ERROR = 2
 
 
 def exit_if_missing() -> None:

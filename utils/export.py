@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.command_line import HelpFormatter, OneLineParser, add_flags, flag, read_flags
+from datasets.command_line import OneLineParser, add_flags, flag, read_flags
 from datasets.files import replacing
 from models.config import MIN_SIDE
 from models.segvpr import SegVPR
@@ -166,8 +166,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="utils.export",
         description="Write the network that turns images into descriptors as an ONNX file, for any number of images of "
         "one size; or all weights, without the state of their run, as a .pth file that a new run can start from.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="checkpoint, ours or a released one")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .onnx or .pth")

@@ -273,7 +273,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="utils.summarize",
         description="Recalls and mIoU of runs in percent: a row per configuration, mean and standard deviation over seeds.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or one that holds several")
     parser.add_argument(

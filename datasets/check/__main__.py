@@ -9,16 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.command_line import HelpFormatter, OneLineParser, number, positive, run_tool
+from datasets.command_line import OneLineParser, number, positive, run_tool
 from datasets.files import write_text
 from datasets.naming import KINDS
 
 
 def build_parser() -> OneLineParser:
     """Command line of `python3 -m datasets.check`."""
-    parser = OneLineParser(
-        prog="datasets.check", description="Scan data sets before training on them.", formatter_class=HelpFormatter
-    )
+    parser = OneLineParser(prog="datasets.check", description="Scan data sets before training on them.")
     add = parser.add_argument
     add("roots", nargs="+", type=Path, metavar="ROOT", help="folder of a data set")
     add("--json", type=Path, metavar="FILE", help="write {'reports': [Report.to_dict(), ...]} there")

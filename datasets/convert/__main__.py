@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.command_line import HelpFormatter, OneLineParser, positive, run_tool
+from datasets.command_line import OneLineParser, positive, run_tool
 
 
 def build_parser() -> OneLineParser:
@@ -19,8 +19,6 @@ def build_parser() -> OneLineParser:
         prog="datasets.convert",
         description="Give photos the names that training and evaluation read: OUT/<folder>/@east@north@<name>@.jpg. "
         "Positions come from @UTM names, a CSV file or EXIF data. An interrupted run goes on where it stopped.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="folder of photos, searched in depth")

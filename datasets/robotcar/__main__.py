@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.command_line import HelpFormatter, OneLineParser, number, positive, run_tool
+from datasets.command_line import OneLineParser, number, positive, run_tool
 from datasets.naming import CONDITIONS
 from datasets.robotcar.raw import SOURCES
 
@@ -21,8 +21,6 @@ def build_parser() -> OneLineParser:
         prog="datasets.robotcar",
         description="Turn raw Oxford RobotCar traversals into the evaluation layout: OUT/<condition> and OUT/all. "
         "An interrupted run goes on where it stopped.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     folders = "traversals as downloaded and unpacked"

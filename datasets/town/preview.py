@@ -1,7 +1,5 @@
 """Contact sheet of a drawn town: every town, camera and condition, with coloured labels beside the photos."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

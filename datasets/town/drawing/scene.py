@@ -1,7 +1,5 @@
 """Paints what one camera sees, with its label: sky, horizon, ground, shadows, things."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ Keys are ``("facade", Facade)``, ``("tiles", rgb, seed)``, ``("wall", rgb, mater
 ``("sign", kind, seed)``.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from functools import lru_cache
