@@ -1,5 +1,6 @@
 """Work spread over processes or threads."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +16,14 @@ Result = TypeVar("Result")
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, processes: bool = True, chunk: int = 1
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None, processes: bool = True, chunk: int = 1
 ) -> Iterator[Result]:
     """Results of `function` on each job, in order, as they come.
 
     Parameters
     ----------
     function : defined at the top of a module, so that new processes find it.
+    workers : None for one per core.
     processes : whether the workers are processes (started afresh, never forked) or threads.
     chunk : jobs that a process takes at a time.
 
@@ -29,7 +31,7 @@ def run_jobs(
     ------
     OSError : a worker process was ended from outside.
     """
-    workers = min(workers, len(jobs))
+    workers = min(workers or available_cores(), len(jobs))
     if workers <= 1:
         yield from map(function, jobs)
         return
@@ -45,6 +47,11 @@ def run_jobs(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processes(workers: int) -> ProcessPoolExecutor:

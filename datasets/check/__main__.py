@@ -20,7 +20,7 @@ def build_parser() -> OneLineParser:
     add = parser.add_argument
     add("roots", nargs="+", type=Path, metavar="ROOT", help="folder of a data set")
     add("--json", type=Path, metavar="FILE", help="write {'reports': [Report.to_dict(), ...]} there")
-    add("--workers", type=positive, metavar="N", help="threads (default: one per processor)")
+    add("--workers", type=positive, metavar="N", help="threads (default: one per core)")
     add("--kind", choices=["auto", *KINDS], default="auto", help="auto looks at the folders")
     same_place = "same place within M metres (default: the kind's)"
     add("--threshold_m", type=number(float, {"above": 0}), metavar="M", help=same_place)

@@ -5,7 +5,6 @@
 Positions come from names, a CSV file or EXIF data. An interrupted run goes on where it stopped.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +30,7 @@ def build_parser() -> OneLineParser:
     add("--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images")
     zone = "UTM zone, such as 30N or 30S (hemisphere); default: that of most images"
     add("--zone", metavar="ZONE", help=zone)
-    workers = "threads (default: one per core)"
-    add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=workers)
+    add("--workers", type=positive, metavar="N", help="threads (default: one per core)")
     return parser
 
 

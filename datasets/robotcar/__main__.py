@@ -5,7 +5,6 @@
 An interrupted run goes on where it stopped.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +31,7 @@ def build_parser() -> OneLineParser:
     add("--crop_bottom", type=pixels, default=0, metavar="PIXELS", help="rows to cut off, for the bonnet")
     source = "source of positions; auto: RTK if a traversal has it, else INS"
     add("--positions", choices=SOURCES, default="auto", help=source)
-    workers = "processes (default: one per core)"
-    add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=workers)
+    add("--workers", type=positive, metavar="N", help="processes (default: one per core)")
     return parser
 
 

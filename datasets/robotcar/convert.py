@@ -88,7 +88,7 @@ def convert_traversals(
     spacing_m: float = 5.0,
     crop_bottom: int = 0,
     positions: str = "auto",
-    workers: int = 1,
+    workers: int | None = 1,
 ) -> list[Summary]:
     """Write `out/<condition>/@east@north@<timestamp>@.jpg` and bring `out/all` up to date.
 
@@ -175,7 +175,7 @@ def _rows_left(frame: Path, height: int, crop_bottom: int) -> int:
     return height - crop_bottom
 
 
-def _develop_all(plan: _Plan, record: Record, condition: str, crop_bottom: int, workers: int) -> Summary:
+def _develop_all(plan: _Plan, record: Record, condition: str, crop_bottom: int, workers: int | None) -> Summary:
     record.set_aside(plan.stale)
     made = {
         os.path.relpath(image, record.out): os.path.join(os.path.realpath(frame.parent), frame.name)

@@ -1,7 +1,6 @@
 """Makes a town: checks the request, shares the drawing among processes, continues after an interruption."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -61,7 +60,7 @@ def make_town(
     _write_json(out / STARTED, wanted)
     jobs = [(out, settings, chunk) for chunk in chunks(settings)]
     sizes = [pictures_in(settings, chunk) for *_, chunk in jobs]
-    with_progress(run_jobs(_draw, jobs, workers or os.cpu_count() or 1), sizes, "town", quiet=not progress)
+    with_progress(run_jobs(_draw, jobs, workers), sizes, "town", quiet=not progress)
     _write_json(out / DONE, wanted)
     (out / STARTED).unlink(missing_ok=True)
     return out

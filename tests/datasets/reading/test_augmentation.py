@@ -148,7 +148,7 @@ def test_a_zoom_of_one_keeps_everything():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"families": ("rain",)}, "augment: 'rain'"),
+        ({"families": ("rain",)}, "--augment: 'rain'"),
         ({"strength": 0}, "augment_strength: 0"),
         ({"strength": 3}, "augment_strength: 3"),
         ({"zoom": 0}, "augment_zoom: 0"),
