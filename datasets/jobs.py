@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -70,10 +70,14 @@ def with_progress(
     quiet : show no bar.
     """
     done = []
-    rarely = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}  # in a log file, few lines
-    bar = tqdm(desc=label, total=sum(images), unit="image", dynamic_ncols=True, leave=False, disable=quiet, **rarely)
-    with bar:
+    with progress_bar(desc=label, total=sum(images), unit="image", disable=quiet) as bar:
         for result, count in zip(results, images):
             done.append(result)
             bar.update(count)
     return done
+
+
+def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
+    """A tqdm bar; in a log file, a line every half minute."""
+    rarely = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
+    return tqdm(iterable, dynamic_ncols=True, leave=False, **rarely | options)

@@ -75,11 +75,14 @@ def export_onnx(model: SegVPR, out: Path, settings: OnnxSettings) -> float | Non
     ValueError, OSError : a package is missing, the size is too small, the file cannot be written or gives other
         descriptors than torch. Then no file is kept.
     """
-    require_onnx()
     width, height = settings.size
     if min(width, height) < MIN_SIDE:
         raise ValueError(f"--size {width} {height}: both sides must be at least {MIN_SIDE} px")
     check_target(out)
+    if find_spec("onnx") is None:
+        raise ValueError(
+            "the package onnx is not installed; get it with: pip install onnx onnxruntime (the latter to check the file)"
+        )
     network = DescriptorNetwork(model, settings.raw).eval()
     with replacing(out) as part:
         _write(network, part, _noise(1, settings.size, network), settings.opset)
@@ -110,14 +113,6 @@ def check_target(out: Path) -> None:
     """FileNotFoundError if no file can be written there."""
     if not out.parent.is_dir() or out.is_dir():
         raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
-
-
-def require_onnx() -> None:
-    """ValueError if the package that torch's exporter needs is absent."""
-    if find_spec("onnx") is None:
-        raise ValueError(
-            "the package onnx is not installed; get it with: pip install onnx onnxruntime (the latter to check the file)"
-        )
 
 
 def _write(network: DescriptorNetwork, path: Path, example: Tensor, opset: int) -> None:

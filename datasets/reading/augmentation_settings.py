@@ -44,7 +44,3 @@ class AugmentationSettings:
         check_flags(self)
         if ALL in self.families:
             object.__setattr__(self, "families", FAMILY_NAMES)
-
-    @property
-    def changes_anything(self) -> bool:
-        return bool(self.families) or self.zoom < 1

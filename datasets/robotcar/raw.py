@@ -144,7 +144,10 @@ def _read_csv(file: Path, source: str) -> Track:
     for line, row in _csv_rows(file, wanted):
         is_good = source == "rtk" or row["ins_status"].strip() == GOOD_STATUS
         try:
-            times.append(_row_time(row))
+            time = _microseconds(row["timestamp"].strip())
+            if time is None:
+                raise ValueError(f"timestamp {row['timestamp'][:40]!r}")
+            times.append(time)
             positions.append(_row_position(row) if is_good else (math.nan, math.nan))
         except ValueError as error:
             raise ValueError(f"{file}:{line}: not a row of time and position ({error}); {_AGAIN}") from error
@@ -189,13 +192,6 @@ def _csv_rows(file: Path, wanted: list[str]) -> Iterator[tuple[int, dict[str, st
                 yield line, row
         except csv.Error as error:
             raise ValueError(f"{file}:{line + 1}: damaged from here on ({error}); {_AGAIN}") from error
-
-
-def _row_time(row: dict[str, str]) -> int:
-    time = _microseconds(row["timestamp"].strip())
-    if time is None:
-        raise ValueError(f"timestamp {row['timestamp'][:40]!r}")
-    return time
 
 
 def _row_position(row: dict[str, str]) -> tuple[float, float]:
