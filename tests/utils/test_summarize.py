@@ -131,8 +131,8 @@ def test_what_is_in_the_data_counts_not_where_it_lies(tmp_path):
         write_run(tmp_path / f"{seed}", recalls, seed=seed, dataset_root=root, data={"the training gallery": digest})
     summary = summarize([read_run(tmp_path / str(i)) for i in range(3)])
     assert [(row.label, len(row.runs)) for row in summary.rows] == [
-        ("resnet50, deeplab, data a", 2),
-        ("resnet50, deeplab, data c", 1),
+        ("resnet50, deeplab, dataset root a", 2),
+        ("resnet50, deeplab, dataset root c", 1),
     ]
 
 
@@ -173,7 +173,7 @@ def test_a_seed_twice_is_flagged_in_its_row_alone(tmp_path, capsys):
     assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     _, _, first, second, *notes = capsys.readouterr().out.splitlines()
     assert [c.strip() for c in first.split("|")[1:4]] == ["resnet50, deeplab", r"1\*", "50.0"]
-    assert [c.strip() for c in second.split("|")[1:4]] == ["resnet50, deeplab, negatives 5", "2", "55.0 ± 7.1"]
+    assert [c.strip() for c in second.split("|")[1:4]] == ["resnet50, deeplab, n neg 5", "2", "55.0 ± 7.1"]
     said = f"seed 4 again in {tmp_path}/b, not counted beside {tmp_path}/a"
     assert notes == ["", rf"\* resnet50, deeplab: {escape_markdown(said)}"]
     latex = (tmp_path / "out/summary.tex").read_text()
