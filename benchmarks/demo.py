@@ -15,12 +15,12 @@ import numpy as np
 
 import eval as evaluation_script
 import main as training_script
+from benchmarks.showcase import showcase
 from datasets.command_line import OneLineParser
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
 from utils.evaluation.recall import EvaluationSet, evaluate_places
-from utils.report.showcase import showcase
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import SHIPPED, load_checkpoint
 from utils.runs.folders import newest, weights_of_run

@@ -13,8 +13,11 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 import eval as evaluation_script
 from benchmarks.demo import SIZE, SMALL, run, words
@@ -26,7 +29,7 @@ from datasets.files import write_text
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
 from utils.options.parsers import main_parser
-from utils.runs.checkpoints import load_checkpoint, save_checkpoint
+from utils.runs.checkpoints import TRAINING_ONLY, content_of, load_checkpoint, save_checkpoint, write_atomically
 from utils.runs.folders import LAST, weights_of_run
 from utils.summarize import RESULTS
 from utils.system.command import run_command
@@ -233,7 +236,7 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
         legs.append(train_leg(args, extra, leg))
         LOGGER.info("leg %d of %d: %s", leg + 1, args.legs, summary(legs[-1]["history"]))
     last = load_checkpoint(weights_of(folder, args.legs - 1))
-    save_checkpoint(out, last.build(), {}, half=True)
+    write_atomically(out, content_of(last.config, half_precision(last.state_dict), {}))
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)
     start_logging()  # again: eval.py has closed the log
@@ -245,6 +248,23 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
         raise ValueError(
             f"{out}: {size} bytes; a file that ships has at most {LARGEST_BYTES}, so train a smaller --arch"
         )
+
+
+def half_precision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels as float16, without the discriminator, which only training asks.
+
+    Vectors stay as they are: they weigh nothing, and running variances can leave the range of float16.
+
+    Raises
+    ------
+    ValueError : a kernel does; it is named.
+    """
+    kept = {name: value for name, value in state_dict.items() if not name.startswith(TRAINING_ONLY)}
+    half = {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
+    odd = next((name for name, value in half.items() if not torch.isfinite(value).all()), None)
+    if odd is not None:
+        raise ValueError(f"{odd} has values that float16 cannot hold, or that are not finite; keep full precision")
+    return half
 
 
 def summary(history: Sequence[dict]) -> str:

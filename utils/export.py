@@ -20,7 +20,7 @@ from datasets.command_line import OneLineParser, add_flags, flag, read_flags
 from datasets.files import replacing
 from models.config import MIN_SIDE
 from models.segvpr import SegVPR
-from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint, write_atomically
+from utils.runs.checkpoints import Checkpoint, content_of, load_checkpoint, write_atomically
 from utils.system.command import run_command
 from utils.system.logs import LOGGER, start_logging
 from utils.system.seeding import generator
@@ -104,8 +104,7 @@ def write_weights(checkpoint: Checkpoint, out: Path) -> None:
     if out.resolve() == checkpoint.path.resolve():
         raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
     check_target(out)
-    content = {"format": FORMAT, "config": checkpoint.config.to_plain(), "model": checkpoint.state_dict, "training": {}}
-    write_atomically(out, content)
+    write_atomically(out, content_of(checkpoint.config, checkpoint.state_dict, {}))
     LOGGER.info("%s: weights of %s", out, checkpoint.config)
 
 
