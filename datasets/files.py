@@ -35,8 +35,9 @@ def replacing(target: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def write_whole(target: Path, write: Callable[[Path], object], durable: bool = False) -> None:
-    """Let `write` fill a file, see `replacing`; OSError names the target."""
+    """Let `write` fill a file in a folder that is made if absent, see `replacing`; OSError names the target."""
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, durable) as part:
             write(part)
     except OSError as error:

@@ -87,8 +87,6 @@ def convert_images(
     made = {str(target): source for source, target in zip(sources, targets) if target}
     stale = _stale(record, root, made)
     _refuse_others(record, [target for target in targets if target])
-    for folder in {target.parent for target in targets if target}:
-        (out / folder).mkdir(parents=True, exist_ok=True)
     record.set_aside(stale)
     jobs = {target: source for target, source in made.items() if not _is_done(record, source, target)}
     record.plan(jobs)

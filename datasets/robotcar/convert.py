@@ -112,7 +112,6 @@ def convert_traversals(
         frames, track = list_frames(traversal), read_track(traversal, positions)
         plans.append(_plan(traversal, frames, track, record, condition, spacing_m))
         _check_crop(plans[-1].targets, crop_bottom)
-    (record.out / condition).mkdir(parents=True, exist_ok=True)
     wanted = {os.path.relpath(target, record.out) for plan in plans for target in plan.targets.values()}
     summaries = []
     for plan in plans:
@@ -230,8 +229,7 @@ def link_all(out: Path) -> int:
     Links to images that are gone are removed; copies of such images are moved to `out/.stale/all`.
     """
     folder = out / ALL
-    folder.mkdir(parents=True, exist_ok=True)
-    for entry in list(folder.iterdir()):
+    for entry in list(folder.glob("*")):
         condition, _, name = entry.name.partition("_")
         if entry.is_symlink() and not entry.exists():
             entry.unlink()

@@ -9,7 +9,6 @@ from datasets.command_line import check_flags
 from datasets.files import write_text
 from datasets.jobs import run_jobs, with_progress
 from datasets.town.passes import (
-    MERGED,
     PASSES,
     STANDARD_PASSES,
     VERSION,
@@ -54,9 +53,6 @@ def make_town(
         if progress:
             print(f"{out}: the town is complete, nothing to do")
         return out
-    _make_folders(out, settings)
-    for leftover in out.rglob(".*.part"):  # of an interrupted run
-        leftover.unlink()
     _write_json(out / STARTED, wanted)
     jobs = [(out, settings, chunk) for chunk in chunks(settings)]
     sizes = [pictures_in(settings, chunk) for *_, chunk in jobs]
@@ -105,20 +101,6 @@ def _drawn(record: object) -> object:
     if not isinstance(record, dict):
         return record
     return {k: v for k, v in ({"passes": list(STANDARD_PASSES)} | record).items() if k != "difficulty"}
-
-
-def _make_folders(out: Path, settings: Settings) -> None:
-    folders = {MERGED} if settings.drawn("robotcar") else set()
-    for run in (PASSES[name] for name in settings.passes):
-        if run.labels is None:
-            folders.add(run.images)
-        else:
-            folders |= {f"{folder}/{camera}" for folder in (run.images, run.labels) for camera in run.cameras}
-    for folder in folders:
-        try:
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"{out / folder}: cannot make this folder ({error.strerror}); give another --out") from error
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -257,7 +257,11 @@ def test_other_bad_input_is_one_line(tmp_path, capsys):
     write_run(tmp_path / "run", {("rain", 25.0): (0.5, 0.5)})
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "file")]) == 2
     empty, absent, out = capsys.readouterr().err.splitlines()
-    assert "no results.json" in empty and "absent: no such folder" in absent and f"--out {tmp_path}/file" in out
+    assert (
+        "no results.json" in empty
+        and "absent: no such folder" in absent
+        and f"{tmp_path}/file/summary.md: cannot write it" in out
+    )
     for metres in ("-1", "0", "nan", "inf", "far"):
         with pytest.raises(SystemExit) as stop:
             main([str(tmp_path), "--threshold_m", metres])
