@@ -46,7 +46,7 @@ def test_three_alternating_steps_match_the_reference():
     names = ("triplet", "semantic", "adversarial", "discriminator_source", "discriminator_target")
     losses = []
     for _ in range(3):
-        step = train_step(model, optimizers, source, truth, target, num_queries=2, num_negatives=1, settings=settings)
+        step = train_step(model, optimizers, source, truth, target, num_queries=2, settings=settings)
         assert all(loss.dtype == torch.float64 for loss in step.values())
         losses.append([float(step[name]) for name in names])
     np.testing.assert_allclose(losses, expected["losses"], rtol=1e-6)

@@ -108,7 +108,6 @@ class TrainingRun:
                     self.optimizers,
                     *self._on_device(batch),
                     num_queries=len(batch.images) // (2 + settings.n_neg),
-                    num_negatives=settings.n_neg,
                     settings=settings.losses,
                     compute=self.compute,
                     progress=state.progress(settings, len(plans)),
