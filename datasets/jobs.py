@@ -35,7 +35,9 @@ def run_jobs(
     if workers <= 1:
         yield from map(function, jobs)
         return
-    pool: Executor = _processes(workers) if processes else ThreadPoolExecutor(workers)
+    pool: Executor = ThreadPoolExecutor(workers)
+    if processes:  # they ignore Ctrl-C: this process ends them
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
     others = set(active_children())
     try:
         yield from pool.map(function, jobs, chunksize=chunk)
@@ -52,11 +54,6 @@ def run_jobs(
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processes(workers: int) -> ProcessPoolExecutor:
-    """A pool whose workers ignore Ctrl-C: this process ends them."""
-    return ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 def with_progress(

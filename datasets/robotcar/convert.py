@@ -148,19 +148,18 @@ def _plan(traversal: Path, frames: Frames, track: Track, record: Record, conditi
 
 def _check_crop(targets: dict[Path, Path], crop_bottom: int) -> None:
     """ValueError if nothing would be left of a frame, or if an image at hand was cropped in another way."""
-    done = next(((frame, image) for frame, image in targets.items() if image.is_file()), None)
-    heights = ((frame, _height(frame)) for frame in ([done[0]] if done else targets))
-    frame, height = next((pair for pair in heights if pair[1]), (None, 0))
-    if frame is None:
-        return
-    left = _rows_left(frame, height, crop_bottom)
-    if done:
-        with Image.open(done[1]) as image:
-            if image.height != left:
-                raise ValueError(f"{done[1]}: made with another --crop_bottom than {crop_bottom}; {REMEDY}")
+    done = [(frame, image) for frame, image in targets.items() if image.is_file()][:1]
+    for frame, image in done or targets.items():
+        height = _height(frame)
+        if height is not None:
+            left = _rows_left(frame, height, crop_bottom)
+            if done and _height(image) != left:
+                raise ValueError(f"{image}: made with another --crop_bottom than {crop_bottom}; {REMEDY}")
+            return
 
 
 def _height(frame: Path) -> int | None:
+    """Rows of pixels; None for a file that cannot be decoded."""
     try:
         with Image.open(frame) as image:
             return image.height
