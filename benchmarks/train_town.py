@@ -19,20 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import eval as evaluation_script
 from benchmarks.demo import SIZE, SMALL, run, words
 from benchmarks.harness.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
 from benchmarks.harness.machine import machine
 from benchmarks.study.variants import CONDITIONS, town_flags
-from datasets.command_line import HelpFormatter, OneLineParser, number, positive, read_flags
+from datasets.command_line import OneLineParser, number, positive, read_flags
 from datasets.files import write_text
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
 from datasets.town.world.difficulty import PRESETS, STANDARD
 from models.segvpr import SegVPR
 from utils.options.parsers import main_parser
-from utils.runs.checkpoints import load_checkpoint, save_checkpoint
+from utils.runs.checkpoints import TRAINING_ONLY, content_of, load_checkpoint, save_checkpoint, write_atomically
 from utils.runs.folders import LAST, weights_of_run
 from utils.summarize import RESULTS
 from utils.system.command import run_command
@@ -131,8 +132,6 @@ def build_parser(name: str = "town") -> OneLineParser:
         "benchmarks.train_town",
         description=__doc__.splitlines()[0],
         epilog="Other flags go to main.py (--lr is the rate of the first leg).",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     legs = "towns to train on; the learning rate falls from leg to leg, so give the same number to continue"
@@ -322,7 +321,8 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
     for leg in range(args.legs):
         legs.append(train_leg(args, extra, leg))
         LOGGER.info("leg %d of %d: %s", leg + 1, args.legs, summary(legs[-1]["history"]))
-    save_checkpoint(out, mixed(before, weights_of(folder, args.legs - 1), recipe.kept), {}, half=True)
+    model = mixed(before, weights_of(folder, args.legs - 1), recipe.kept)
+    write_atomically(out, content_of(model.config, half_precision(model.state_dict()), {}))
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)
     start_logging()  # again: eval.py has closed the log
@@ -334,6 +334,23 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
         raise ValueError(
             f"{out}: {size} bytes; a file that ships has at most {recipe.largest_bytes}, so train a smaller --arch"
         )
+
+
+def half_precision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels as float16, without the discriminator, which only training asks.
+
+    Vectors stay as they are: they weigh nothing, and running variances can leave the range of float16.
+
+    Raises
+    ------
+    ValueError : a kernel does; it is named.
+    """
+    kept = {name: value for name, value in state_dict.items() if not name.startswith(TRAINING_ONLY)}
+    half = {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
+    odd = next((name for name, value in half.items() if not torch.isfinite(value).all()), None)
+    if odd is not None:
+        raise ValueError(f"{odd} has values that float16 cannot hold, or that are not finite; keep full precision")
+    return half
 
 
 def summary(history: Sequence[dict]) -> str:

@@ -1,7 +1,8 @@
 """SegVPR: encoder, semantic head, attention and pooling put together."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,11 +79,8 @@ class SegVPR(nn.Module):
         In eval mode, whatever mode the model is in. Descriptors are compared by Euclidean distance. ValueError for images
         of another type or shape, or too small.
         """
-        was_training = self.training
-        try:
-            return self.eval().embed(self.prepare(images))
-        finally:
-            self.train(was_training)
+        with evaluating(self):
+            return self.embed(self.prepare(images))
 
     def embed(self, images: Tensor) -> Tensor:
         """Descriptors (B, `descriptor_dim`); runs neither the head nor stages that nothing needs."""
@@ -165,6 +163,17 @@ class SegVPR(nn.Module):
         if self.config.attention == "after_norm":
             return self.pooling(stages, [None if m is None else relative(m) for m in maps])
         return self.pooling([x if m is None else x * m for x, m in zip(stages, maps)])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it, the model is in eval mode; behind it, in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def relative(attention: Tensor) -> Tensor:

@@ -116,7 +116,6 @@ class TrainingRun:
                     self.optimizers,
                     *self._on_device(batch),
                     num_queries=len(batch.images) // (2 + settings.n_neg),
-                    num_negatives=settings.n_neg,
                     near=near,
                     settings=settings.losses,
                     compute=self.compute,

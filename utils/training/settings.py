@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from datasets.command_line import flag
+from datasets.command_line import check_flags, flag
 from datasets.reading.augmentation_settings import AugmentationSettings
 from utils.retrieval.settings import DESCRIPTOR_DTYPES
 
@@ -54,16 +54,9 @@ class LossSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss: {self.loss!r} is not one of {', '.join(LOSSES)}")
-        if self.da_method not in DA_METHODS:
-            raise ValueError(f"da_method: {self.da_method!r} is not one of {', '.join(DA_METHODS)}")
-        if self.grl_schedule not in GRL_SCHEDULES:
-            raise ValueError(f"grl_schedule: {self.grl_schedule!r} is not one of {', '.join(GRL_SCHEDULES)}")
+        check_flags(self)
         if self.da_method == "grl" and not self.da_weight > 0:
             raise ValueError("da_loss_weight: must be above 0 with da_method grl, whose reversal factor it divides")
-        if self.margin < 0:
-            raise ValueError(f"margin: {self.margin} is negative; its square root is the loss margin")
 
     def reversal_factor(self, progress: float = 1.0) -> float:
         """Scale of the reversed gradient, so that the network receives sem_weight * adv_weight of dL.

@@ -34,7 +34,6 @@ def train_step(
     target_images: Tensor | None = None,
     *,
     num_queries: int,
-    num_negatives: int = 1,
     near: Tensor | None = None,
     settings: LossSettings | None = None,
     compute: Compute = CPU,
@@ -49,13 +48,12 @@ def train_step(
 
     Parameters
     ----------
-    images : (num_queries * (2 + num_negatives), 3, H, W) source images in network input space: all queries, then their
-        positives, then the negatives, those of the first query first.
+    images : (num_queries * (2 + N), 3, H, W) source images in network input space: all queries, then their positives, then
+        the N negatives of each, those of the first query first.
     labels : the source images' class maps (same number, H, W), any integer type, 255 ignored; unused when `sem_weight`
         is 0.
     target_images : (T, 3, H', W') target-domain images; unused with `da_method="none"` or `sem_weight` 0.
-    num_queries, num_negatives : triplets in the batch, and negatives per triplet or in the whole batch (the number of images
-        tells which).
+    num_queries : triplets in the batch.
     near : for `loss="pairs"`, see `pair_loss`; default none is too near.
     settings : loss weights and domain adaptation; default the released weights with gradient reversal.
     compute : precision of the convolutions; default that of the model.
@@ -67,11 +65,9 @@ def train_step(
     `discriminator_source`, `discriminator_target` (each half a BCE).
     """
     settings = settings or LossSettings()
-    per_query = (len(images) - 2 * num_queries) / num_queries
-    if per_query < (settings.loss == "triplet") or num_negatives not in (per_query, per_query * num_queries):
-        raise ValueError(
-            f"{len(images)} source images are not {num_queries} triplets with {num_negatives} negatives each"
-        )
+    fewest = 3 if settings.loss == "triplet" else 2
+    if len(images) < fewest * num_queries or len(images) % num_queries:
+        raise ValueError(f"{len(images)} source images are not {num_queries} triplets with as many negatives each")
     optimizers.zero_grad()
     with compute.autocast():
         total, losses = batch_losses(model, images, labels, target_images, num_queries, settings, progress, near)
