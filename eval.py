@@ -28,7 +28,7 @@ from utils.runs.folders import check_exp_name
 from utils.runs.provenance import log_environment
 from utils.system import distributed
 from utils.system.command import run_command
-from utils.system.compute import Compute, resolve_compute
+from utils.system.compute import Compute, resolve_compute, resolve_device
 from utils.system.launch import launched
 from utils.system.logs import LOGGER, start_logging
 
@@ -44,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
     check_exp_name(args.exp_name)
-    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
-    options = arguments.embedding_options(args, compute)
     screening = Screening(args.on_bad_image)
-    with distributed.started(compute.device), ExitStack() as held:
+    with distributed.started(resolve_device(args.device)), ExitStack() as held:
+        compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+        options = arguments.embedding_options(args, compute)
         start = distributed.from_first(lambda: set_up(args, compute, screening, command, held))
         folder, checkpoint, sets, labelled, head_trained = start
         model = compute.place(checkpoint.build())

@@ -40,12 +40,13 @@ def places(tiny_root, trained_run, tmp_path, monkeypatch) -> dict[str, str]:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_root / "idda/town3/gallery", "photos")
     write_traversal(tmp_path / "raw", frames=20)
+    checkpoint = shutil.copy(trained_run / "best.pth", tmp_path)  # descriptors are kept beside it
     return {
         "<IDDAv2>": str(tiny_root / "idda"),
         "<RobotCar images>": str(tiny_root / "robotcar"),
         "<RobotCar>": str(tiny_root / "robotcar"),
         "pretrained/": f"{ROOT}/pretrained/",
-        "<checkpoint>": str(trained_run / "best.pth"),
+        "<checkpoint>": str(checkpoint),
         "--traversal DIR": "--traversal raw",
         "--images DIR": "--images photos",
         "--out DIR": "--out converted",
