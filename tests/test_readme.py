@@ -13,7 +13,7 @@ import torch
 import eval as evaluation_script
 import main
 from tests.datasets.robotcar.test_robotcar import write_traversal
-from tests.tiny import SMALL_RUN
+from tests.tiny import SMALL_RUN, write_pass
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,10 +40,13 @@ def places(tiny_root, trained_run, tmp_path, monkeypatch) -> dict[str, str]:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_root / "idda/town3/gallery", "photos")
     write_traversal(tmp_path / "raw", frames=20)
+    for i in range(6):
+        write_pass(tmp_path / "images" / ("train", "val", "test")[i // 2] / ("database", "queries")[i % 2], 4, i)
     return {
         "<IDDAv2>": str(tiny_root / "idda"),
         "<RobotCar images>": str(tiny_root / "robotcar"),
         "<RobotCar>": str(tiny_root / "robotcar"),
+        "<images>": str(tmp_path / "images"),
         "pretrained/": f"{ROOT}/pretrained/",
         "<checkpoint>": str(trained_run / "best.pth"),
         "--traversal DIR": "--traversal raw",

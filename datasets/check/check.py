@@ -24,8 +24,8 @@ def check_dataset(
 ) -> Report:
     """Read every image and label below a root once, and say what would make training or evaluation fail.
 
-    Pairs of kind `iddav2` must do for training (labels, one size, positives and negatives for every query); other pairs
-    for evaluation; of a plain set without labels, such as a target domain, every image must be readable.
+    Pairs of kind `iddav2` must do for training (labels, one size, positives and negatives for every query), and those of a
+    folder `train` too, without labels; other pairs for evaluation; of a plain set without labels, such as a target domain, every image must be readable.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ def check_dataset(
     base = Path(os.path.abspath(root))
     layout, groups, rest, problems = read_groups(base, kind)
     paths = sorted({*rest, *(path for group in groups for path in group.paths)})
-    need_label = {path for group in groups if group.trains and group.gallery for path in group.paths}
+    with_labels = [group for group in groups if group.trains and group.gallery and group.kind.name == "iddav2"]
+    need_label = {path for group in with_labels for path in group.paths}
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     scanned = dict(zip(paths, scan_files(paths, need_label, workers, progress, f"reading {base.name}")))

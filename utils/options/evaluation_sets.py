@@ -10,7 +10,7 @@ from datasets.places import ImageSet
 from datasets.sizes import smallest_scaled
 from utils.evaluation.recall import TOP_K, EvaluationSet
 from utils.evaluation.results import file_name
-from utils.options.pairs import SetFlags, load_pair, split_folders
+from utils.options.pairs import SetFlags, folders_below, load_pair, split_folders
 from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
 from utils.system.tables import align, printable
@@ -24,7 +24,8 @@ def evaluation_sets(
     thresholds = tuple(getattr(args, "threshold_m", None) or ())
     if args.dataset_root_val:
         root = args.dataset_root_val
-        galleries, queries = ([root / f for f in split_folders(root, part)] for part in (args.val_g, args.val_q))
+        named = folders_below(root, "val", args.val_g, args.val_q)
+        galleries, queries = ([root / f for f in split_folders(root, part)] for part in named)
         metres_flag = "--threshold_m" if hasattr(args, "threshold_m") else "--val_pos_dist_threshold"
         flags = SetFlags("--dataset_root_val", "--kind_val", metres_flag)
         own = thresholds or ((val_threshold_m,) if val_threshold_m else ())
@@ -87,7 +88,8 @@ def _test_sets(
     args: argparse.Namespace, screening: Screening, thresholds: tuple[float, ...], taken: set[str]
 ) -> list[EvaluationSet]:
     root = args.dataset_root_test
-    galleries, queries = split_folders(root, args.test_g), split_folders(root, args.test_q)
+    named = folders_below(root, "test", args.test_g, args.test_q)
+    galleries, queries = (split_folders(root, part) for part in named)
     flags = SetFlags("--dataset_root_test", "--kind_test", "--threshold_m" if hasattr(args, "threshold_m") else "")
     if len(galleries) == 1:
         galleries *= len(queries)

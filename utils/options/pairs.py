@@ -3,11 +3,27 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.check.layout import field_pair
 from datasets.naming import KINDS, Kind, detect_kind
 from datasets.pairs import camera_text, kind_text, shared_files, shared_text
 from datasets.places import ImageSet
+from utils.options.data import EvaluationFolders, TrainingFolders
 from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
+
+
+RELEASED = {
+    (TrainingFolders.train_g, TrainingFolders.train_q),
+    (EvaluationFolders.val_g, EvaluationFolders.val_q),
+    (EvaluationFolders.test_g, EvaluationFolders.test_q),
+}
+"""Galleries and queries where no flag names them."""
+
+
+def folders_below(root: Path, split: str, galleries: str, queries: str) -> tuple[str, str]:
+    """The folders that flags name; where none does and the root has VPR-datasets-downloader's layout, those of the split."""
+    field = field_pair(root, split) if (galleries, queries) in RELEASED else None
+    return (field[0], "+".join(field[1])) if field else (galleries, queries)
 
 
 def split_folders(root: Path, folders: str) -> list[str]:
