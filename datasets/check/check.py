@@ -24,8 +24,9 @@ def check_dataset(
 ) -> Report:
     """Read every image and label below a root once, and say what would make training or evaluation fail.
 
-    Pairs of kind `iddav2` must do for training (labels, one size, positives and negatives for every query), and those of a
-    folder `train` too, without labels; other pairs for evaluation; of a plain set without labels, such as a target domain, every image must be readable.
+    Pairs of kind `iddav2` must do for training (labels, one size, positives and negatives for every query), and so must those
+    of a folder `train`, without labels; other pairs for evaluation; of a plain set without labels, such as a target domain,
+    every image must be readable.
 
     Parameters
     ----------

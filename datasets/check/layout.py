@@ -38,7 +38,7 @@ def find_pairs(root: Path) -> tuple[str, list[tuple[Path, Path]]]:
 
 
 def field_pair(root: Path, split: str) -> tuple[str, list[str]] | None:
-    """`<split>/database` and all `<split>/queries*` below a root, as VPR-datasets-downloader makes them; None if a root has none."""
+    """`<split>/database` and all `<split>/queries*` below a root, as VPR-datasets-downloader makes them; None without both."""
     queries = [f"{split}/{folder.name}" for folder in _query_folders(root / split)]
     return (f"{split}/database", queries) if queries and (root / split / "database").is_dir() else None
 

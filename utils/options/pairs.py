@@ -11,7 +11,6 @@ from utils.options.data import EvaluationFolders, TrainingFolders
 from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
 
-
 RELEASED = {
     (TrainingFolders.train_g, TrainingFolders.train_q),
     (EvaluationFolders.val_g, EvaluationFolders.val_q),
