@@ -78,6 +78,19 @@ def load_pair(
         several = len(galleries) > 1 or len(queries) > 1
         raise type(error)(f"{flags.root}: {error}{' (+ stands between two folders)' if several else ''}") from error
     gallery, query_set = loaded[tuple(galleries)], loaded[tuple(queries)]
+    return gallery, query_set, kind_of_pair(flags, gallery, query_set, kind, metres, scale, loaded)
+
+
+def kind_of_pair(
+    flags: SetFlags,
+    gallery: ImageSet,
+    query_set: ImageSet,
+    kind: str,
+    metres: tuple[float, ...],
+    scale: float | None,
+    loaded: dict[tuple, object],
+) -> Kind:
+    """The kind of a pair, logged, and doubts about the pair; arguments as of `load_pair`."""
     found, reason = detect_kind([*gallery.paths, *query_set.paths])
     found, reason = (found, reason) if kind == "auto" else (KINDS[kind], "as given")
     own = found.train_threshold_m if flags is TRAINING else found.eval_threshold_m
@@ -87,7 +100,7 @@ def load_pair(
         LOGGER.info("%s", said)
         loaded["said",].add(said)
     _check_pair(flags, gallery, query_set, found)
-    return gallery, query_set, found
+    return found
 
 
 def _check_pair(flags: SetFlags, gallery: ImageSet, queries: ImageSet, kind: Kind) -> None:
