@@ -15,12 +15,14 @@ from typing import NamedTuple
 from datasets.naming import detect_kind, list_images
 from datasets.positions.find import Zone
 from datasets.sizes import smallest_scaled
+from utils.evaluation.given import evaluate_given
 from utils.evaluation.recall import EvaluationSet, check_retrieval
-from utils.evaluation.results import evaluate_and_write
+from utils.evaluation.results import evaluate_and_write, write_evaluation
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
-from utils.options.evaluation_sets import evaluation_sets
+from utils.options.evaluation_sets import evaluation_sets, given_sets
 from utils.report.write import write_report
+from utils.retrieval.embedding import EmbeddingOptions
 from utils.retrieval.localize import format_localisations, localize, photo_paths, to_json, usable_gallery, usable_photos
 from utils.retrieval.screening import Screening, log_positions
 from utils.runs.checkpoints import Checkpoint, load_checkpoint
@@ -38,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     args = eval_parser().parse_args(argv)
     if args.localize or args.gallery or args.positions or args.json or args.zone or args.allow_missing_rows:
         return run_command("eval.py", lambda: localize_photos(args))
-    return run_command("eval.py", lambda: evaluate(args, sys.argv if argv is None else ["eval.py", *argv]))
+    command = sys.argv if argv is None else ["eval.py", *argv]
+    return run_command("eval.py", lambda: score_given(args, command) if args.descriptors else evaluate(args, command))
 
 
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
@@ -70,6 +73,22 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
             report = write_report(folder, model, *evaluation, options, seed=args.seed, head_trained=head_trained)
             LOGGER.info("report: %s", report)
         screening.log_summary()
+
+
+def score_given(args: argparse.Namespace, command: list[str]) -> None:
+    """Score descriptors that another program made, and write the same results."""
+    if launched()[1] > 1:
+        raise ValueError("--descriptors: for one process only; start without torchrun")
+    check_exp_name(args.exp_name)
+    with ExitStack() as held:
+        folder = held.enter_context(arguments.output_folder(args))
+        start_logging(folder / "log.txt")
+        log_environment(command)
+        sets, descriptors = given_sets(args)
+        results = evaluate_given(sets, descriptors, arguments.retrieval_settings(args), args.save_descriptors)
+    evaluation = write_evaluation(" ".join(args.descriptors), None, results, None, folder, arguments.plain_values(args))
+    if not args.no_report:
+        LOGGER.info("report: %s", write_report(folder, None, *evaluation, EmbeddingOptions(), seed=args.seed))
 
 
 class Start(NamedTuple):
@@ -109,6 +128,8 @@ def set_up(
 def localize_photos(args: argparse.Namespace) -> None:
     """Look up photos in a gallery and print what was found."""
     check_exp_name(args.exp_name)
+    if args.descriptors:
+        raise ValueError("--descriptors does not go with --localize, which needs the network of --resume CKPT")
     if not (args.localize and args.gallery):
         raise ValueError("--localize PHOTO and --gallery DIR go together")
     if launched()[1] > 1:

@@ -84,10 +84,10 @@ def read_run(folder: Path) -> Run:
         }
         segmentation = content["segmentation"]
         miou = None if segmentation is None or segmentation["miou"] is None else _percent(segmentation["miou"])
-        network = f"{content['arch']}, {content['semnet']}"
+        network = f"{content['arch']}, {content['semnet']}" if content["arch"] else "descriptors"
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not results of this project ({type(error).__name__}: {error})") from error
-    record = read_record(folder, content.get("checkpoint"))
+    record = read_record(folder, content.get("checkpoint")) if content["arch"] else {}
     if not record:
         return Run(folder, recalls, miou, network)
     given = recorded_arguments(record)

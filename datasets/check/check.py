@@ -25,8 +25,9 @@ def check_dataset(
 ) -> Report:
     """Read every image and label below a root once, and say what would make training or evaluation fail.
 
-    Pairs of kind `iddav2` must do for training (labels, one size, positives and negatives for every query); other pairs
-    for evaluation; of a plain set without labels, such as a target domain, every image must be readable.
+    Pairs of kind `iddav2` must do for training (labels, one size, positives and negatives for every query), and so must those
+    of a folder `train`, without labels; other pairs for evaluation; of a plain set without labels, such as a target domain,
+    every image must be readable.
 
     Parameters
     ----------
@@ -39,7 +40,8 @@ def check_dataset(
     base = Path(os.path.abspath(root))
     layout, groups, rest, problems = read_groups(base, kind)
     paths = sorted({*rest, *(path for group in groups for path in group.paths)})
-    need_label = {path for group in groups if group.trains and group.gallery for path in group.paths}
+    with_labels = [group for group in groups if group.trains and group.gallery and group.kind.name == "iddav2"]
+    need_label = {path for group in with_labels for path in group.paths}
     # threads: decoding does not hold Python's lock
     scanning = run_jobs(scan_file, [(path, path in need_label) for path in paths], workers, processes=False)
     scanned = dict(zip(paths, with_progress(scanning, [1] * len(paths), f"reading {base.name}", quiet=not progress)))

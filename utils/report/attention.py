@@ -68,6 +68,9 @@ class Seen(NamedTuple):
     effect: float | None
 
 
+NOTHING_SEEN = Seen({}, np.zeros((2, 0)), None, 0, None)
+
+
 def look_at_sets(
     model: SegVPR,
     before: SegVPR | None,

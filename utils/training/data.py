@@ -71,7 +71,7 @@ def prepare_training(
         files = ", ".join(queries.paths[i] for i in lonely[:20]) + (", ..." if len(lonely) > 20 else "")
         raise ValueError(
             f"{len(lonely)} of {len(queries)} training queries have no gallery image{camera} within {threshold_m:g} m "
-            f"(move them away, or raise --train_pos_dist_threshold): {files}"
+            f"(raise --train_pos_dist_threshold, or leave them out by --on_bad_image skip): {files}"
         )
     far = max(NEGATIVE_DISTANCE_M, threshold_m)
     not_negative = neighbours_within(gallery, queries, far)
