@@ -59,6 +59,7 @@ class Recipe:
     ----------
     flags : where its legs differ from the demo's run; docs/study.md gives the reasons.
     size, places, legs, evaluation_towns : defaults of the flags of these names.
+    validation_places : of the town on which each leg is validated, if it is drawn smaller.
     difficulties : presets of the training towns, in turn.
     kept : share of the encoder's first weights in the result (Wortsman et al., CVPR 2022, section 3); 0 keeps none.
     largest_bytes : of the file.
@@ -71,6 +72,7 @@ class Recipe:
     evaluation_towns: int
     difficulties: tuple[str, ...]
     kept: float
+    validation_places: int
     largest_bytes: int
 
 
@@ -84,6 +86,7 @@ RECIPES = {
         evaluation_towns=2,
         difficulties=(STANDARD,),
         kept=0.0,
+        validation_places=150,
         largest_bytes=25 * 2**20,
     ),
     "photos": Recipe(
@@ -117,6 +120,7 @@ RECIPES = {
         evaluation_towns=1,
         difficulties=(STANDARD, "hard-1"),
         kept=0.5,
+        validation_places=40,
         largest_bytes=64 * 2**20,
     ),
 }
@@ -182,10 +186,12 @@ def town_folder(args: argparse.Namespace, seed: int) -> Path:
     return args.data / f"town_{seed}"
 
 
-def draw(args: argparse.Namespace, seed: int, passes: Sequence[str] = tuple(STANDARD_PASSES)) -> Path:
+def draw(
+    args: argparse.Namespace, seed: int, passes: Sequence[str] = tuple(STANDARD_PASSES), places: int | None = None
+) -> Path:
     presets = RECIPES[args.recipe].difficulties
     knobs = PRESETS[presets[seed % len(presets)]]
-    return make_town(town_folder(args, seed), tuple(args.size), args.places, seed, knobs=knobs, passes=passes)
+    return make_town(town_folder(args, seed), tuple(args.size), places or args.places, seed, knobs=knobs, passes=passes)
 
 
 def draw_training(args: argparse.Namespace, leg: int, job: Job) -> None:
@@ -197,9 +203,8 @@ def draw_training(args: argparse.Namespace, leg: int, job: Job) -> None:
 
 
 def draw_validation(args: argparse.Namespace) -> Path:
-    return draw(
-        args, VALIDATION_SEED, [f"{town}/{name}" for town in ("town10", "town3") for name in ("gallery", "rain")]
-    )
+    passes = [f"{town}/{name}" for town in ("town10", "town3") for name in ("gallery", "rain")]
+    return draw(args, VALIDATION_SEED, passes, min(args.places, RECIPES[args.recipe].validation_places))
 
 
 def weights_of(folder: Path, leg: int) -> Path:
