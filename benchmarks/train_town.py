@@ -155,7 +155,7 @@ def build_parser(name: str = "town") -> OneLineParser:
 
 def parse(command: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Our arguments, with the defaults of the recipe that is named, and what is left for main.py."""
-    first = OneLineParser("benchmarks.train_town", add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", choices=tuple(RECIPES), default="town")
     return build_parser(first.parse_known_args(command)[0].recipe).parse_known_args(command)
 

@@ -37,6 +37,27 @@ def test_legs_take_a_town_each_and_a_falling_rate():
         train_town.shared_flags(args, ["--dataset_root", "x"])
 
 
+def test_a_recipe_has_its_own_defaults_and_flags():
+    args, extra = train_town.parse(["--recipe", "photos", "--legs", "2", "--precision", "fp32", "--temperature", "0.1"])
+    assert (args.size, args.places, args.evaluation_towns) == ((480, 270), 120, 1)
+    parsed = main_parser().parse_args(train_town.leg_job(args, extra, 1, None).command)
+    assert (parsed.arch, parsed.loss, parsed.n_neg, parsed.temperature) == ("resnet50", "pairs", 0, 0.1)
+    assert parsed.freeze_bn and parsed.class_weights and parsed.input == "balanced" and parsed.augment == ["all"]
+    assert train_town.parse([])[0].recipe == "town"
+
+
+def test_the_result_lies_between_the_first_and_the_last_weights(tmp_path):
+    torch.manual_seed(0)
+    first, last = build_model("resnet18", "fcn"), build_model("resnet18", "fcn")
+    for name, model in (("first.pth", first), ("last.pth", last)):
+        save_checkpoint(tmp_path / name, model, {})
+    found = train_town.mixed(tmp_path / "first.pth", tmp_path / "last.pth", 0.25).state_dict()
+    start, end = first.state_dict(), last.state_dict()
+    conv, head = "encoder.layer3.0.conv1.weight", "head.classifiers.0.weight"
+    torch.testing.assert_close(found[conv], 0.25 * start[conv] + 0.75 * end[conv])
+    assert torch.equal(found[head], end[head]) and not torch.equal(start[head], end[head])
+
+
 def test_a_leg_on_record_is_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args, extra = legs("--precision fp32")
