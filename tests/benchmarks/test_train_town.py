@@ -8,10 +8,11 @@ import torch
 
 import eval as evaluation_script
 from benchmarks import train_town
+from benchmarks.train_town import half_precision
 from models import build_model
 from tests.tiny import data_flags
 from utils.options.parsers import main_parser
-from utils.runs.checkpoints import half_precision, load_checkpoint, save_checkpoint
+from utils.runs.checkpoints import content_of, load_checkpoint, write_atomically
 from utils.training.optimizers import poly
 
 
@@ -54,8 +55,8 @@ def test_a_leg_on_record_is_not_trained_again(tmp_path, monkeypatch):
 def test_a_half_precision_file_is_read_and_evaluates_alike(trained_run, tiny_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     whole = load_checkpoint(trained_run / "best.pth").build()
-    save_checkpoint(tmp_path / "half.pth", whole, {}, half=True)
-    assert (tmp_path / "half.pth").stat().st_size <= train_town.LARGEST_BYTES
+    write_atomically(tmp_path / "half.pth", content_of(whole.config, half_precision(whole.state_dict()), {}))
+    assert (tmp_path / "half.pth").stat().st_size <= train_town.RECIPES["town"].largest_bytes
     read = load_checkpoint(tmp_path / "half.pth")
     assert not [name for name in read.state_dict if name.startswith("discriminator")]
     half = read.build()
@@ -86,7 +87,7 @@ def test_values_beyond_half_precision_are_named():
 
 def test_a_file_that_lacks_more_than_the_discriminator_is_refused(tmp_path):
     model = build_model("resnet18")
-    save_checkpoint(tmp_path / "half.pth", model, {}, half=True)
+    write_atomically(tmp_path / "half.pth", content_of(model.config, half_precision(model.state_dict()), {}))
     content = torch.load(tmp_path / "half.pth", weights_only=True)
     del content["model"]["attention.merge.weight"]
     torch.save(content, tmp_path / "half.pth")
