@@ -104,7 +104,7 @@ def write_weights(checkpoint: Checkpoint, out: Path) -> None:
     if out.resolve() == checkpoint.path.resolve():
         raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
     check_target(out)
-    write_atomically(out, content_of(checkpoint.config, checkpoint.state_dict, {}))
+    write_atomically(out, content_of(checkpoint.config, checkpoint.state_dict, {}, checkpoint.image_size))
     LOGGER.info("%s: weights of %s", out, checkpoint.config)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints on disk: ours, and those of the reference implementation. The content tells which is which."""
 
+import json
 import re
 import warnings
 import zipfile
@@ -35,6 +36,7 @@ class Checkpoint:
     state_dict : weights under our names.
     training : state of the run that wrote it; empty for a released file.
     format : what the file says of itself; for a released file, what we write now.
+    image_size : longer side in pixels of the photos that the network is for; None if nobody has recorded it.
     """
 
     path: Path
@@ -43,11 +45,13 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     training: dict[str, Any] = field(default_factory=dict)
     format: str = FORMAT
+    image_size: int | None = None
 
     def build(self) -> SegVPR:
         """The network with these weights, in eval mode on the CPU."""
         model = SegVPR(self.config)
         self.load_into(model)
+        model.image_size = self.image_size
         return model.eval()
 
     def load_into(self, model: SegVPR) -> None:
@@ -69,12 +73,15 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, model: SegVPR, training: dict[str, Any], keep: Path | None = None) -> None:
     """Write a checkpoint, see `write_atomically`."""
-    write_atomically(path, content_of(model.config, model.state_dict(), training), keep)
+    write_atomically(path, content_of(model.config, model.state_dict(), training, model.image_size), keep)
 
 
-def content_of(config: NetworkConfig, state_dict: Mapping[str, Tensor], training: dict[str, Any]) -> dict[str, Any]:
+def content_of(
+    config: NetworkConfig, state_dict: Mapping[str, Tensor], training: dict[str, Any], image_size: int | None = None
+) -> dict[str, Any]:
     """What a checkpoint's file holds; `training` is empty for weights alone."""
-    return {"format": FORMAT, "config": config.to_plain(), "model": state_dict, "training": training}
+    content = {"format": FORMAT, "config": config.to_plain(), "model": state_dict, "training": training}
+    return content | {"image_size": image_size}
 
 
 def write_atomically(path: Path, content: Any, keep: Path | None = None) -> None:
@@ -173,9 +180,20 @@ def _read_ours(path: Path, content: dict) -> Checkpoint:
         raise ValueError(f"{path}: not a SegVPR checkpoint (its weights or run state are malformed); {REMEDY}")
     try:
         network = NetworkConfig.from_plain(config)
-        return Checkpoint(path, False, network, without_wrappers(state), training, content["format"])
+        size = content["image_size"] if "image_size" in content else _size_beside(path)
+        if size is not None and not (isinstance(size, int) and size > 0):
+            raise ValueError(f"its image_size {size!r} is not a number of pixels")
+        return Checkpoint(path, False, network, without_wrappers(state), training, content["format"], size)
     except ValueError as error:
         raise ValueError(f"{path}: not a SegVPR checkpoint ({error}); {REMEDY}") from error
+
+
+def _size_beside(path: Path) -> int | None:
+    """What `image_size` the record beside a file of weights names, as that of the network that ships, which is older."""
+    try:
+        return json.loads(path.with_suffix(".json").read_text()).get("image_size")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _is_state_dict(state: Any) -> bool:
