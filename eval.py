@@ -15,6 +15,7 @@ from typing import NamedTuple
 from datasets.naming import detect_kind, list_images
 from datasets.positions.find import Zone
 from datasets.sizes import smallest_scaled
+from utils.evaluation.calibration import calibrate
 from utils.evaluation.given import evaluate_given
 from utils.evaluation.recall import EvaluationSet, check_retrieval
 from utils.evaluation.results import evaluate_and_write, write_evaluation
@@ -47,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
     check_exp_name(args.exp_name)
+    if args.calibrate is not None and not args.dataset_root_val:
+        raise ValueError("--calibrate: needs a validation set; give --dataset_root_val DIR")
     compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
     options = arguments.embedding_options(args, compute)
     screening = Screening(args.on_bad_image)
@@ -69,6 +72,8 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
             store,
             arguments.plain_values(args),
         )
+        if evaluation and args.calibrate is not None:
+            calibrate(args.resume, model, evaluation.results[0], retrieval, args.calibrate)
         if evaluation and not args.no_report:
             report = write_report(folder, model, *evaluation, options, seed=args.seed, head_trained=head_trained)
             LOGGER.info("report: %s", report)
