@@ -114,7 +114,7 @@ def fit_curve(ratios: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     target = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
     mean, spread = ratios.mean(), ratios.std()
     slope = 0.0
-    if spread > 0:
+    if spread > 0 and hits and misses:
         scaled = np.tile((ratios - mean) / spread, 2)[:, None]
         answers = np.repeat([1, 0], len(ratios))
         curve = LogisticRegression(C=np.inf, solver="newton-cholesky")
