@@ -6,25 +6,29 @@ if __name__ == "__main__":
     eval_parser().parse_args()  # before torch is imported: --help and a mistyped flag are answered at once
 
 import argparse
+import json
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.naming import detect_kind, list_images
+from datasets.command_line import flags_of
+from datasets.naming import list_images
 from datasets.positions.find import Zone
-from datasets.sizes import smallest_scaled
+from datasets.sizes import Scale, scale_text, smallest_scaled
 from utils.evaluation.calibration import calibrate
 from utils.evaluation.given import evaluate_given
 from utils.evaluation.recall import EvaluationSet, check_retrieval
 from utils.evaluation.results import evaluate_and_write, write_evaluation
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
+from utils.options.evaluation import PhotoOptions
 from utils.options.evaluation_sets import evaluation_sets, given_sets
 from utils.report.write import write_report
 from utils.retrieval.embedding import EmbeddingOptions
-from utils.retrieval.localize import format_localisations, localize, photo_paths, to_json, usable_gallery, usable_photos
+from utils.retrieval.localize import format_localisations, photo_paths, to_json, usable_gallery, usable_photos
+from utils.retrieval.localizer import Localizer, open_gallery, photo_scale
 from utils.retrieval.screening import Screening, log_positions
 from utils.runs.checkpoints import Checkpoint, load_checkpoint
 from utils.runs.folders import check_exp_name
@@ -39,7 +43,7 @@ from utils.system.logs import LOGGER, start_logging
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = eval_parser().parse_args(argv)
-    if args.localize or args.gallery or args.positions or args.json or args.zone or args.allow_missing_rows:
+    if any(getattr(args, name) != f.default for name, f in flags_of(PhotoOptions).items()):
         return run_command("eval.py", lambda: localize_photos(args))
     command = sys.argv if argv is None else ["eval.py", *argv]
     return run_command("eval.py", lambda: score_given(args, command) if args.descriptors else evaluate(args, command))
@@ -139,31 +143,70 @@ def localize_photos(args: argparse.Namespace) -> None:
         raise ValueError("--localize PHOTO and --gallery DIR go together")
     if launched()[1] > 1:
         raise ValueError("--localize: for one process only; start without torchrun")
-    if not args.json:
+    from_stdin = str(args.localize) == "-"
+    if not (args.json or from_stdin):
         start_logging()
-    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
-    options = arguments.embedding_options(args, compute)
-    checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     screening = Screening(args.on_bad_image)
-    photos = photo_paths(args.localize)
-    scale = args.eval_scale or detect_kind(list_images(args.gallery))[0].eval_scale
-    photos, faults = usable_photos(photos, smallest_scaled(scale))
-    zone = Zone.parse(args.zone) if args.zone else None
-    gallery, zone = usable_gallery(
-        args.gallery, args.positions, zone, args.allow_missing_rows, screening, smallest_scaled(scale)
-    )
-    log_positions(gallery.report)
-    LOGGER.info("gallery %r, scaled by %g; machine: %s", gallery, scale, compute)
-    model = compute.place(checkpoint.build())
-    retrieval = arguments.retrieval_settings(args)
-    found = localize(model, args.resume, gallery, photos, options, scale, args.top, args.store, zone, retrieval)
+    checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
+    photos = [] if from_stdin else photo_paths(args.localize)
+    listed = list_images(args.gallery) if args.gallery.is_dir() else []
+    scale = photo_scale(checkpoint, listed, args.image_size, args.eval_scale)
+    photos, faults = usable_photos(photos, smallest_scaled(scale)) if photos else ([], {})
+    localizer = opened_gallery(args, checkpoint, scale, screening)
+    prior = {"near": args.near, "near_latlon": args.near_latlon, "camera": args.camera}
+    allowed = localizer.allowed(**prior)
+    if allowed is not None and not allowed.any():
+        raise ValueError("--near, --near_latlon, --camera: no gallery image agrees with them; correct them")
+    if from_stdin:
+        answer_lines(localizer, args.top, prior)
+        return
+    found = localizer.locate(photos, args.top, **prior)
     if args.json:
         print(to_json(found, faults))
         return
-    LOGGER.info("%s", format_localisations(found, gallery))
+    LOGGER.info("%s", format_localisations(found, localizer.images))
     if faults:
         LOGGER.info("%d of %d photos were looked up", len(photos), len(photos) + len(faults))
     screening.log_summary()
+
+
+def opened_gallery(args: argparse.Namespace, checkpoint: Checkpoint, scale: Scale, screening: Screening) -> Localizer:
+    """The gallery that the flags name, ready to be asked."""
+    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+    options = arguments.embedding_options(args, compute)
+    zone = Zone.parse(args.zone) if args.zone else None
+    if args.gallery.is_dir():
+        gallery, zone = usable_gallery(
+            args.gallery, args.positions, zone, args.allow_missing_rows, screening, smallest_scaled(scale)
+        )
+    else:
+        gallery, zone = open_gallery(args.gallery, args.positions, zone)
+    log_positions(gallery.report)
+    LOGGER.info("gallery %r, %s; machine: %s", gallery, scale_text(scale), compute)
+    retrieval = arguments.retrieval_settings(args)
+    return Localizer(
+        checkpoint,
+        gallery,
+        store=args.store,
+        scale=scale,
+        zone=zone,
+        retrieval=retrieval,
+        options=options,
+        reject=args.reject,
+    )
+
+
+def answer_lines(localizer: Localizer, top: int, prior: dict) -> None:
+    """Look up the photo of each line of standard input, and answer by a line of JSON: what was found, or what is wrong."""
+    for line in sys.stdin:
+        photo = line.rstrip("\r\n")
+        if not photo:
+            continue
+        try:
+            answer = localizer.locate(photo, top, **prior).to_json()
+        except (ValueError, OSError) as error:
+            answer = json.dumps({"photo": photo, "error": " ".join(str(error).split())})
+        print(answer, flush=True)
 
 
 def with_scales(checkpoint: Checkpoint, scale_indexes: list[int] | None) -> Checkpoint:

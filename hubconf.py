@@ -62,6 +62,18 @@ def segvpr(
     return dataclasses.replace(checkpoint, config=config).build()
 
 
+def localizer(checkpoint: str | pathlib.Path, gallery: str | pathlib.Path, *arguments, **options):
+    """A gallery that says where photos were taken: `locate(photo)`, see `utils.retrieval.Localizer` for all arguments.
+
+    Parameters
+    ----------
+    checkpoint : a file, or `town` for the network that ships.
+    gallery : a folder of images with positions, or a CSV file that lists them.
+    """
+    path = _load("utils.runs.checkpoints").SHIPPED if checkpoint == "town" else pathlib.Path(checkpoint).expanduser()
+    return _load("utils.retrieval").Localizer(path, gallery, *arguments, **options)
+
+
 def network_input(images: torch.Tensor, space: str | torch.nn.Module | None = None) -> torch.Tensor:
     """RGB uint8 (B, 3, H, W) -> what a network reads, float32; `model.prepare(images)` is the same for a model at hand.
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 
 from datasets.command_line import read_flags
+from datasets.reading.transforms import image_size
+from datasets.sizes import scaled_size
 from models.config import NetworkConfig
 from models.encoder import load_pretrained
 from models.segvpr import SegVPR
@@ -177,6 +179,7 @@ def set_up(
     labelled = labelled_images(sets, args.seed, screening)
     record = {"arguments": arguments.plain_values(args), "data": fingerprints(data, sets)}
     model = starting_model(args, resumed)
+    model.image_size = photo_size(data)
     training = None if resumed is None else {}
     if resumed and "run" in resumed.training:
         check_format(resumed)
@@ -210,6 +213,12 @@ def is_finished(run: dict, settings: TrainingSettings, folder: Path, reported: b
         *(epochs, why, folder, further, weights_of_run(folder)),
     )
     return True
+
+
+def photo_size(data: TrainingData) -> int:
+    """Longer side in pixels of the training images, scaled as mining and validation scale them."""
+    width, height = image_size(data.gallery.paths[0])
+    return max(scaled_size(height, width, data.scale))
 
 
 def fingerprints(data: TrainingData, sets: list[EvaluationSet]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from models.encoder import Encoder, fold_batch_norm, load_pretrained
 from models.heads import build_head
 from models.input import check_images, to_network_input
 from models.pooling import MultiScalePooling, widen
-from models.resize import resize_to
+from models.resize import resize_to, to_longer_side
 
 ATTENTION_STAGE = 3
 
@@ -41,11 +41,16 @@ class SegVPR(nn.Module):
 
     `describe` takes 8-bit images and does all. The other methods take network input: float (B, 3, H, W), sides at least
     97 px, as `prepare` makes it from 8-bit images in the network's own input space.
+
+    Attributes
+    ----------
+    image_size : longer side in pixels that photos have when training embeds them; None if it is not known.
     """
 
     def __init__(self, config: NetworkConfig, train_enc_from: str | int = "all", freeze_bn: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.image_size: int | None = None
         self.encoder = Encoder(config.arch, train_enc_from, freeze_bn)
         channels = self.encoder.channels
         self.head = build_head(config.semnet, channels, config.num_classes)
@@ -75,9 +80,12 @@ class SegVPR(nn.Module):
     def describe(self, images: Tensor) -> Tensor:
         """Descriptors (B, `descriptor_dim`) of RGB uint8 images (B, 3, H, W) on any device, sides at least 97 px.
 
-        In eval mode, whatever mode the model is in. Descriptors are compared by Euclidean distance. ValueError for images
-        of another type or shape, or too small.
+        Images are first brought to `image_size`, if it is known. In eval mode, whatever mode the model is in. Descriptors
+        are compared by Euclidean distance. ValueError for images of another type or shape, or too small.
         """
+        check_images(images)
+        if self.image_size is not None:
+            images = to_longer_side(images, self.image_size)
         was_training = self.training
         try:
             return self.eval().embed(self.prepare(images))

@@ -156,4 +156,4 @@ def test_the_hub_lists_its_entries_alone():
     namespace: dict = {"__file__": str(REPOSITORY / "hubconf.py")}
     exec((REPOSITORY / "hubconf.py").read_text(), namespace)
     listed = {name for name, value in namespace.items() if callable(value) and not name.startswith("_")}
-    assert listed == {"segvpr", "network_input"}
+    assert listed == {"segvpr", "localizer", "network_input"}

@@ -102,7 +102,7 @@ def write_weights(checkpoint: Checkpoint, out: Path) -> None:
         raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
     check_target(out)
     content = {"format": FORMAT, "config": checkpoint.config.to_plain(), "model": checkpoint.state_dict, "training": {}}
-    write_atomically(out, content)
+    write_atomically(out, content | {"image_size": checkpoint.image_size})
     LOGGER.info("%s: weights of %s", out, checkpoint.config)
 
 

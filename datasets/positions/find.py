@@ -250,6 +250,29 @@ def located_images(
     return ImageSet(str(folder), tuple(paths), found.positions, cameras, report=found.report), found.zone
 
 
+def listed_images(csv_file: str | Path, zone: Zone | None = None) -> tuple[ImageSet, Zone | None]:
+    """The images that a CSV file lists, at the positions that it states, whatever their names say; and the zone, as above.
+
+    FileNotFoundError or ValueError, naming the file and the image, if one is missing or the zone is not that of the file.
+    """
+    table = csv_positions(csv_file)
+    if zone:
+        table.check_zone(zone)
+    paths = [os.path.normpath(table.file.parent / row) for row in table.rows]
+    missing = next((path for path in paths if not os.path.isfile(path)), None)
+    if missing is not None:
+        raise FileNotFoundError(
+            f"{csv_file}: lists {missing}, which is missing; remove the row, or bring the image back"
+        )
+    pairs = dict(enumerate(table.rows.values()))
+    positions, zone, why, warnings = _place(paths, *(({}, pairs) if table.geographic else (pairs, {})), zone)
+    shown = f"{zone} ({why})" if zone else ""
+    warnings = (*warnings, *lonely(paths, positions))
+    report = PositionReport(str(csv_file), csv=len(paths), csv_file=str(csv_file), zone=shown, warnings=warnings)
+    cameras = np.array([camera_of(path) for path in paths])
+    return ImageSet(str(table.file.parent), tuple(paths), positions, cameras, report=report), zone
+
+
 def located_image_set(folder: str | Path, csv_file: str | Path | None = None, zone: Zone | None = None) -> ImageSet:
     """`located_images` without the zone."""
     return located_images(folder, csv_file, zone)[0]

@@ -20,6 +20,7 @@ from datasets.reading.transforms import (
     stack_images,
 )
 from datasets.reading.triplets import LoadFailure
+from datasets.sizes import LongerSide, Scale, size_fault
 
 
 class SizedBatch(NamedTuple):
@@ -42,12 +43,12 @@ class ImageBatches(Dataset):
 
     Parameters
     ----------
-    scale : factor on both sides of the image; 1 with labels, which are read at full size.
+    scale : see `datasets.sizes.Scale`; 1 with labels, which are read at full size.
     encoded : give JPEG files as they are, `EncodedImages`; `decode` makes batches of them on the device.
     """
 
     def __init__(
-        self, paths: Sequence[str], scale: float = 1.0, with_labels: bool = False, encoded: bool = False
+        self, paths: Sequence[str], scale: Scale = 1.0, with_labels: bool = False, encoded: bool = False
     ) -> None:
         self.paths, self.scale, self.with_labels, self.encoded = tuple(paths), scale, with_labels, encoded
         self.notes = WorkerNotes()
@@ -122,24 +123,24 @@ def _joined(rows: list[tuple[SizedBatch, int]]) -> SizedBatch:
 
 
 def find_unusable(
-    paths: Sequence[str], min_side: int, with_labels: bool = False, threads: int = 8
+    paths: Sequence[str], least: int | LongerSide, with_labels: bool = False, threads: int = 8
 ) -> Iterator[tuple[str, str]]:
     """Read every image (and its label) once, in parallel; for each, its path and what is wrong with it, or "".
 
     Parameters
     ----------
-    min_side : least number of pixels on either side.
+    least : see `datasets.sizes.size_fault`.
     """
-    yield from zip(paths, run_jobs(partial(_fault, min_side, with_labels), paths, threads, processes=False))
+    yield from zip(paths, run_jobs(partial(_fault, least, with_labels), paths, threads, processes=False))
 
 
-def _fault(min_side: int, with_labels: bool, path: str) -> str:
+def _fault(least: int | LongerSide, with_labels: bool, path: str) -> str:
     try:
-        width, height = size_of(read_image(path))
-        if min(width, height) < min_side:
-            return f"{path}: {width}x{height} px is too small: both sides must be at least {min_side} px"
+        size = size_of(read_image(path))
+        if fault := size_fault(*size, least):
+            return f"{path}: {fault}"
         if with_labels:
-            read_label_of(path, (width, height))
+            read_label_of(path, size)
     except (ValueError, OSError) as error:
         return str(error)
     return ""

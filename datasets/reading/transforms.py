@@ -1,6 +1,7 @@
 """The input pipeline: 8-bit images on disk -> 8-bit tensors (protocol, section 3); the network does the rest."""
 
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from datasets.jobs import run_jobs
 from datasets.naming import RAW_IDS, RAW_TO_CLASS, label_path
-from datasets.sizes import CROP
+from datasets.sizes import CROP, LongerSide, Scale, scaled_size
 
 ORIENTATION = 0x0112
 """The EXIF tag that says how to turn an image; 1 if it stands upright."""
@@ -34,6 +35,19 @@ def read_image(path: str) -> Tensor:
                     # the pixels of Pillow, without its copies
                     return decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB)
             return _pixels(image)
+
+
+def rgb_image(image: str | os.PathLike | Image.Image | np.ndarray) -> Tensor:
+    """A file, a Pillow image or an RGB array (H, W, 3) of type uint8, as `read_image` gives it; ValueError for all else."""
+    if isinstance(image, Image.Image):
+        return _pixels(image.copy())
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(f"an image is RGB, uint8 (height, width, 3); this is {image.dtype} {image.shape}")
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    if not isinstance(image, str | os.PathLike):
+        raise ValueError(f"an image is a path, a Pillow image or an RGB array, not a {type(image).__name__}")
+    return read_image(os.fspath(image))
 
 
 def read_encoded(path: str) -> Tensor:
@@ -240,14 +254,16 @@ def _halve(image: Tensor) -> Tensor:
     return torch.from_numpy(halved).permute(2, 0, 1)
 
 
-def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Height and width after scaling, rounded to whole pixels, at least 1."""
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def scale_image(image: Tensor, scale: float) -> Tensor:
-    """uint8 (3, H, W) scaled by `scale`."""
-    return resize_image(image, scaled_size(*image.shape[-2:], scale))
+def scale_image(image: Tensor, scale: Scale) -> Tensor:
+    """uint8 (3, H, W) scaled by a factor without antialias, as the protocol has it, or to a longer side with it, since
+    photos may be many times larger."""
+    size = scaled_size(*image.shape[-2:], scale)
+    if not isinstance(scale, LongerSide) or tuple(image.shape[-2:]) == size:
+        return resize_image(image, size)
+    batch = image[None].contiguous(memory_format=torch.channels_last)
+    if image.device.type == "cpu":
+        return F.interpolate(batch, size=size, mode="bilinear", antialias=True)[0]
+    return F.interpolate(batch.float(), size=size, mode="bilinear", antialias=True)[0].round().to(torch.uint8)
 
 
 def scale_label(label: Tensor, scale: float) -> Tensor:

@@ -42,8 +42,25 @@ class EvaluationOptions:
 class PhotoOptions:
     """Own photos to look up in a gallery."""
 
-    localize: Path | None = flag(None, "a photo, or a folder of photos, to look up", metavar="PHOTO")
-    gallery: Path | None = flag(None, "folder of images to look them up in")
+    localize: Path | None = flag(
+        None,
+        "a photo, or a folder of photos, to look up; - reads paths from standard input, a line each, and answers each by a "
+        "line of JSON",
+        metavar="PHOTO",
+    )
+    gallery: Path | None = flag(None, "folder of images to look them up in, or a CSV file that lists them")
+    image_size: int | None = flag(
+        None,
+        "longer side in pixels that photos and gallery are brought to (default: that of the network's training)",
+        least=97,
+    )
+    near: tuple[float, float, float] | None = flag(
+        None, "only gallery images so near to a place: UTM east, north, metres", metavar=("EAST", "NORTH", "METRES")
+    )
+    near_latlon: tuple[float, float, float] | None = flag(
+        None, "the same by degrees", metavar=("LATITUDE", "LONGITUDE", "METRES")
+    )
+    camera: str | None = flag(None, "only gallery images in camera folders of this name")
     positions: Path | None = flag(
         None,
         "the gallery's positions, path,latitude,longitude or path,easting,northing (default: from names or EXIF)",
@@ -56,5 +73,12 @@ class PhotoOptions:
         metavar="ZONE",
     )
     allow_missing_rows: bool = flag(False, "the CSV file may list images that are not in the gallery")
+    reject: float | None = flag(
+        None,
+        "answer unknown where the probability that the first match is right is below P",
+        above=0,
+        most=1,
+        metavar="P",
+    )
     top: int = flag(5, "matches per photo", least=1)
     json: bool = flag(False, "print JSON and nothing else")

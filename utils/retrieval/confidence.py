@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from datasets.files import write_text
 from datasets.naming import NEGATIVE_DISTANCE_M
 from utils.retrieval.settings import RetrievalSettings
+from utils.system.logs import LOGGER
 
 DEEPER = 8
 """Factor by which a search goes deeper for queries whose first matches all lie at one place."""
@@ -32,21 +33,24 @@ def place_ratios(
 
     Returns
     -------
-    (Q,) float64 in 0..1, NaN where the whole gallery lies at one place.
+    (Q,) float64 in 0..1, NaN where all images that `search` can find lie at one place.
     """
     ratios = np.full(len(queries), np.nan)
     rows = np.arange(len(queries))
     indexes, distances = found
-    while True:
+    asked = 0
+    while indexes.shape[1]:
         away = np.linalg.norm(positions[indexes] - positions[indexes[:, :1]], axis=-1) > apart_m
         has = away.any(1)
         other = distances[has, away[has].argmax(1)].astype(np.float64)
         with np.errstate(invalid="ignore"):
             ratios[rows[has]] = np.where(other > 0, distances[has, 0] / other, 1)
         rows, depth = rows[~has], indexes.shape[1]
-        if not len(rows) or depth >= len(positions):
-            return ratios
-        indexes, distances = search(queries[rows], depth * DEEPER)
+        if not len(rows) or depth < asked or depth >= len(positions):
+            break
+        asked = depth * DEEPER
+        indexes, distances = search(queries[rows], asked)
+    return ratios
 
 
 def apart(threshold_m: float) -> float:
@@ -144,3 +148,21 @@ def read_calibration(file: Path) -> Calibration:
         ) from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: no calibration of this project ({error}); make it again with --calibrate") from error
+
+
+def find_calibration(
+    checkpoint: str | Path, weights: str, retrieval: RetrievalSettings, reject: float | None
+) -> Calibration | None:
+    """The calibration beside a checkpoint; None if there is none for these descriptors, which is an error if `reject` needs it."""
+    file = calibration_file(checkpoint)
+    if reject is None and not file.is_file():
+        return None
+    try:
+        found = read_calibration(file)
+        found.check(file, weights, retrieval)
+    except (ValueError, OSError) as error:
+        if reject is not None:
+            raise type(error)(f"--reject {reject:g}: {error}") from error
+        LOGGER.warning("no probabilities: %s", error)
+        return None
+    return found

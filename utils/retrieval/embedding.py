@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from datasets.reading.batches import EncodedImages, ImageBatches, SizedBatch, full_batches
+from datasets.sizes import Scale, scale_text
 from models.segvpr import SegVPR
 from utils.retrieval.settings import DECODERS
 from utils.system.compute import CPU, Compute
@@ -83,7 +84,7 @@ def _chunks(images: int, batch_size: int, num_workers: int) -> list[list[int]]:
 def embed_images(
     model: SegVPR,
     paths: Sequence[str],
-    scale: float = 1.0,
+    scale: Scale = 1.0,
     options: EmbeddingOptions = DEFAULTS,
     description: str = "embed",
     descriptor_dtype: str = "float32",
@@ -106,7 +107,7 @@ def embed_images(
 
 
 def _embed_share(
-    model: SegVPR, paths: Sequence[str], scale: float, options: EmbeddingOptions, description: str, dtype: str
+    model: SegVPR, paths: Sequence[str], scale: Scale, options: EmbeddingOptions, description: str, dtype: str
 ) -> np.ndarray:
     """The descriptors of this process's images."""
     was_training = model.training
@@ -121,7 +122,7 @@ def _embed_share(
                 found = embedder.embed(embedder.prepare(batch.images)).float()
         except ValueError as error:
             raise ValueError(
-                f"{paths[batch.indexes[0]]}: {error} (after scaling by {scale:g}; give a larger --eval_scale, or remove it)"
+                f"{paths[batch.indexes[0]]}: {error} ({scale_text(scale)}; give a larger --eval_scale, or remove it)"
             ) from error
         if before:  # one batch late, so that the device has work while the host waits for a result
             descriptors[before[0]] = before[1].cpu().numpy()

@@ -12,6 +12,39 @@ CENTRE_OF = 4096
 QUERIES_AT_ONCE = 16384
 
 
+class Rows:
+    """Some rows of an array, in any order, read when they are asked for; otherwise like an array (N, D).
+
+    Parameters
+    ----------
+    array : (R, D), which may lie on a disk.
+    order : (N,) the rows that are meant.
+    """
+
+    def __init__(self, array: "np.ndarray | Rows", order: np.ndarray) -> None:
+        if isinstance(array, Rows):
+            array, order = array.array, array.order[order]
+        self.array, self.order = array, order
+        self.shape, self.dtype, self.itemsize = (len(order), array.shape[1]), array.dtype, array.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, key) -> np.ndarray:
+        return self.array[self.order[key]]
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+
+def joined(first: "np.ndarray | Rows", then: "np.ndarray | Rows") -> "np.ndarray | Rows":
+    """Rows of both, in memory unless the second ones lie in the same file, grown since, as the first."""
+    files = [getattr(part.array, "filename", None) for part in (first, then) if isinstance(part, Rows)]
+    if len(files) == 2 and files[0] is not None and files[0] == files[1]:
+        return Rows(then.array, np.concatenate([first.order, then.order]))
+    return np.concatenate([np.asarray(first), np.asarray(then)])
+
+
 def search(
     gallery: np.ndarray, queries: np.ndarray, k: int = 20, block_bytes: int = BLOCK_BYTES
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from datasets.files import locked, write_text, write_whole
-from utils.retrieval.exact import as_float32, rerank, search
+from utils.retrieval.exact import Rows, as_float32, joined, rerank, search
 from utils.retrieval.pca import Projection, fit_projection, sample_rows
 from utils.retrieval.settings import (
     ADVISED_PER_CENTROID,
@@ -56,10 +56,12 @@ class SearchableGallery:
     def __init__(self, descriptors: np.ndarray, settings: RetrievalSettings, folder: Path | None = None) -> None:
         self.settings = settings
         self.index: faiss.Index | None = None
+        self._mapped: Path | None = None
         self.nprobe: int | None = None
         self.projection: Projection | None = None
         self.build_s = 0.0
         self.descriptors = self.rows = descriptors
+        self._place_of: np.ndarray | None = None  # of the index's entries among the rows, -1 for removed ones
         with locked(folder / LOCK) if folder is not None else nullcontext():
             if settings.pca_dim is not None:
                 self._project(folder)
@@ -67,12 +69,18 @@ class SearchableGallery:
             if settings.index != FLAT:
                 self._set_index(folder)
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The nearest k (all, in a smaller gallery) of each query (Q, D): indexes (Q, k) int64 and distances (Q, k) float32.
 
         Distances are Euclidean, between descriptors (after PCA), even if an approximate index chose the candidates.
+
+        Parameters
+        ----------
+        allowed : (G,) bool, the images that may be found, by default all; among fewer, the search is exact.
         """
         queries = self.shortened(queries)
+        if allowed is not None and not allowed.all():
+            return self._search_among(np.flatnonzero(allowed), queries, k)
         if self.index is None:
             return search(self.rows, queries, k)
         k = min(k, len(self.rows))
@@ -82,13 +90,52 @@ class SearchableGallery:
             indexes[few], distances[few] = search(self.rows, queries[few], k)
         return indexes, distances
 
+    def _search_among(self, places: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The exact search in some of the rows, ascending, for shortened queries."""
+        if not len(places):
+            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+        indexes, distances = search(Rows(self.rows, places), queries, k)
+        return places[indexes], distances
+
+    def add(self, descriptors: np.ndarray) -> None:
+        """Further images, (N, D), which are numbered from G on. The index takes them as it was trained."""
+        before = len(self.rows)
+        shortened = self.shortened(descriptors)
+        if self.index is not None:
+            self._make_writable()
+            self.index.add(as_float32(shortened))
+            if self._place_of is not None:
+                self._place_of = np.concatenate([self._place_of, before + np.arange(len(descriptors))])
+        self.descriptors = joined(self.descriptors, descriptors)
+        self.rows = self.descriptors if self.projection is None else joined(self.rows, shortened)
+
+    def _make_writable(self) -> None:
+        """Read an index that is mapped from its file into memory: a mapped one takes no additions."""
+        if self._mapped is not None:
+            self.index, self._mapped = faiss.read_index(str(self._mapped)), None
+            self._set_nprobe()
+
+    def remove(self, places: np.ndarray) -> None:
+        """Leave out some images, (N,) numbers; those after them move up. An index keeps their entries, and ignores them."""
+        kept = np.delete(np.arange(len(self.rows)), places)
+        if self.index is not None:
+            now = np.full(len(self.rows) + 1, -1)  # one more, for those that had been removed before
+            now[kept] = np.arange(len(kept))
+            self._place_of = now[self._place_of if self._place_of is not None else np.arange(len(self.rows))]
+        shortened = None if self.projection is None else Rows(self.rows, kept)
+        self.descriptors = Rows(self.descriptors, kept)
+        self.rows = self.descriptors if shortened is None else shortened
+
     def exact(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """What an exact search in the same descriptors returns, see `search`."""
         return search(self.rows, self.shortened(queries), k)
 
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
         """What the index itself returns for shortened queries (Q, d): (Q, min(count, G)) int64, -1 for none."""
-        return self.index.search(as_float32(queries), min(count, len(self.rows)))[1]
+        removed = 0 if self._place_of is None else len(self._place_of) - len(self.rows)
+        found = self.index.search(as_float32(queries), min(count + removed, self.index.ntotal))[1]
+        # the last entry of the table stands for -1
+        return found if self._place_of is None else np.append(self._place_of, -1)[found]
 
     def shortened(self, queries: np.ndarray) -> np.ndarray:
         """Queries (Q, D) in the space that is searched: (Q, d)."""
@@ -155,6 +202,7 @@ class SearchableGallery:
         kept = None if path is None else _open_index(path, self.rows.shape)
         if kept is not None:
             self.index, build_s, size = kept
+            self._mapped = path
             LOGGER.info("index %s is taken from %s", settings.index, path)
         else:
             start = time.perf_counter()
@@ -164,13 +212,16 @@ class SearchableGallery:
                 size = faiss.serialize_index(self.index).nbytes
             else:
                 size = _save_index(self.index, path, {**described, "build_s": build_s})
-                self.index = _read_mapped(path, settings.index)
+                self.index, self._mapped = _read_mapped(path, settings.index), path
                 LOGGER.info("index %s is kept in %s (%.1f MB)", settings.index, path, size / 1e6)
         self.build_s += build_s
         self.bytes_per_image = size / len(self.rows)
+        self._set_nprobe()
+
+    def _set_nprobe(self) -> None:
         lists = faiss.try_extract_index_ivf(self.index)
         if lists is not None:
-            self.nprobe = lists.nprobe = settings.nprobe or default_nprobe(lists.nlist)
+            self.nprobe = lists.nprobe = self.settings.nprobe or default_nprobe(lists.nlist)
 
 
 def build_index(rows: np.ndarray, factory: str, seed: int = 0) -> faiss.Index:

@@ -12,12 +12,8 @@ from datasets.naming import KINDS, camera_of, count_suffixes, list_folder
 from datasets.places import ImageSet
 from datasets.positions.find import Zone, locate, located_images, name_position, require_positions
 from datasets.reading.batches import find_unusable
-from models.segvpr import SegVPR
-from utils.retrieval.embedding import EmbeddingOptions, embed_images
-from utils.retrieval.index import SearchableGallery
+from datasets.sizes import LongerSide
 from utils.retrieval.screening import Screening
-from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
-from utils.retrieval.store import bounded_batches, default_folder, folder_of, stored_descriptors, weights_digest
 from utils.system.logs import LOGGER
 from utils.system.tables import align, printable
 
@@ -48,14 +44,25 @@ class Localisation:
 
     Attributes
     ----------
-    matches : gallery images, nearest descriptor first; the first one's position is the answer.
+    matches : gallery images, nearest descriptor first; the first one's position is the answer. Empty if none was allowed.
     spread_m : the largest distance in metres between any two positions among the first five matches, however many `matches`
-        holds: small if they agree on a place, large if in doubt. None if the gallery has fewer than five images.
+        holds: small if they agree on a place, large if in doubt. None if fewer than five images were searched.
+    zone : UTM zone of the positions, None if it is not known.
+    probability : that the first match is right, 0..1; None if the checkpoint has no calibration, or all images searched lie
+        at one place.
+    unknown : whether the photo is taken to show none of the places: its probability is too low, or None.
     """
 
     photo: str
     matches: tuple[Match, ...]
     spread_m: float | None
+    zone: str | None = None
+    probability: float | None = None
+    unknown: bool = False
+
+    def to_json(self) -> str:
+        """One line of ASCII."""
+        return json.dumps(asdict(self))
 
 
 def photo_paths(path: str | Path) -> list[str]:
@@ -71,14 +78,14 @@ def photo_paths(path: str | Path) -> list[str]:
     return [str(path)]
 
 
-def usable_photos(photos: Sequence[str], min_side: int) -> tuple[list[str], dict[str, str]]:
+def usable_photos(photos: Sequence[str], least: int | LongerSide) -> tuple[list[str], dict[str, str]]:
     """The photos that can be looked up, and what is wrong with each other one, which is logged; ValueError if none can.
 
     Parameters
     ----------
-    min_side : least number of pixels on either side.
+    least : see `datasets.sizes.size_fault`.
     """
-    faults = {path: fault for path, fault in find_unusable(photos, min_side) if fault}
+    faults = {path: fault for path, fault in find_unusable(photos, least) if fault}
     if len(faults) == len(photos):
         others = f" (nor can {len(faults) - 1} other photos be used)" if len(faults) > 1 else ""
         raise ValueError(f"{next(iter(faults.values()))}{others}")
@@ -93,7 +100,7 @@ def usable_gallery(
     zone: Zone | None,
     allow_missing_rows: bool,
     screening: Screening,
-    min_side: int,
+    least: int | LongerSide,
 ) -> tuple[ImageSet, Zone | None]:
     """A gallery and its zone, on request without the images that cannot be used or have no position.
 
@@ -107,7 +114,7 @@ def usable_gallery(
             name_position(path)
         except ValueError as error:
             screening.reject(path, str(error))
-    usable = screening.usable_paths([path for path in listing.images if path not in screening.rejected], min_side)
+    usable = screening.usable_paths([path for path in listing.images if path not in screening.rejected], least)
     some_left_out = len(usable) < len(listing.images)  # the CSV file may list them
     found = locate(usable, csv_file, folder, zone, allow_missing_rows or some_left_out, listing.unread)
     placed = ~np.isnan(found.positions).any(axis=1)
@@ -119,59 +126,6 @@ def usable_gallery(
     paths = tuple(np.array(usable)[placed].tolist())
     cameras = np.array([camera_of(path) for path in paths])
     return ImageSet(str(folder), paths, found.positions[placed], cameras, report=found.report), found.zone
-
-
-def localize(
-    model: SegVPR,
-    checkpoint: Path,
-    gallery: ImageSet,
-    photos: Sequence[str],
-    options: EmbeddingOptions,
-    scale: float,
-    top: int = SPREAD_AT,
-    store: Path | None = None,
-    zone: Zone | None = None,
-    retrieval: RetrievalSettings = EXACT,
-) -> list[Localisation]:
-    """Look up photos, which need no position, in a gallery.
-
-    Parameters
-    ----------
-    checkpoint : the file of the model's weights; by default the store lies beside it.
-    gallery : with a position for every image, see `datasets.positions.find.located_images`.
-    scale : factor by which gallery images and photos are resized.
-    top : matches per photo (fewer where the gallery is smaller).
-    store : folder in which the gallery's descriptors are kept; default see `utils.retrieval.store.default_folder`.
-    zone : UTM zone of the gallery's positions, if known: positions are then given in degrees too.
-    retrieval : how the gallery is searched.
-
-    Raises
-    ------
-    ValueError, OSError : an image that cannot be read or has no position, a store that cannot be written.
-    """
-    if top < 1:
-        raise ValueError(f"top: {top} matches were asked for; it must be at least 1")
-    if not photos:
-        raise ValueError("no photos to look up")
-    require_positions(gallery.paths, gallery.positions)
-    check_settings(retrieval, model.descriptor_dim, gallery.folder, len(gallery))
-    # photos first: a damaged one ends this before hours of embedding a gallery
-    looked_up = embed_images(model, photos, scale, bounded_batches(options, photos, scale), "photos")
-    folder = default_folder(checkpoint) if store is None else store
-    known = stored_descriptors(model, weights_digest(model), gallery.paths, scale, options, folder, retrieval.dtype)
-    searchable = SearchableGallery(known, retrieval, folder_of(known))
-    indexes, distances = searchable.search(looked_up.astype(retrieval.dtype, copy=False), max(top, SPREAD_AT))
-    found = []
-    for photo, row, row_distances in zip(photos, indexes, distances):
-        shown = gallery.positions[row[:top]]
-        degrees = zone.unproject(shown).round(7).tolist() if zone else [(None, None)] * len(shown)
-        matches = tuple(
-            Match(gallery.paths[i], *map(float, gallery.positions[i]), float(distance), *pair)
-            for i, distance, pair in zip(row[:top], row_distances, degrees)
-        )
-        first = gallery.positions[row[:SPREAD_AT]]
-        found.append(Localisation(str(photo), matches, spread(first) if len(first) == SPREAD_AT else None))
-    return found
 
 
 def spread(positions: np.ndarray) -> float:
@@ -191,10 +145,16 @@ def format_localisations(localisations: Sequence[Localisation], gallery: ImageSe
         for rank, m in enumerate(found.matches, 1):
             path = printable(os.path.relpath(m.path, gallery.folder))
             rows.append([f"{rank} {path}", f"{m.east:.2f}", f"{m.north:.2f}", f"{m.descriptor_distance:.4f}"])
+        if not found.matches:
+            blocks.append(f"{printable(found.photo)}: no gallery image was allowed")
+            continue
         best = found.matches[0]
-        title = f"{printable(found.photo)}: at {best.east:.2f} east, {best.north:.2f} north"
+        where = "unknown; the best match lies at" if found.unknown else "at"
+        title = f"{printable(found.photo)}: {where} {best.east:.2f} east, {best.north:.2f} north"
         if best.latitude is not None:
             title += f" (latitude {best.latitude:.6f}, longitude {best.longitude:.6f})"
+        if found.probability is not None:
+            title += f"; right with probability {found.probability:.3f}"
         if found.spread_m is not None and could_agree(best, gallery):
             title += f"; the first {SPREAD_AT} matches lie within {found.spread_m:.1f} m of each other"
         blocks.append("\n".join([title, *(f"  {line}" for line in align(rows))]))
@@ -208,7 +168,8 @@ def could_agree(best: Match, gallery: ImageSet) -> bool:
 
 
 def to_json(localisations: Sequence[Localisation], faults: Mapping[str, str] | None = None) -> str:
-    """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m"}]}`, a match with the attributes of `Match`.
+    """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m", "zone", ...}]}`, with the attributes of
+    `Localisation`, a match with the attributes of `Match`.
 
     Paths are whole, so that a program can open them; `spread_m` is null if the gallery has fewer than five images.
     Where photos could not be looked up, `"errors": [{"photo", "error"}]` says why.

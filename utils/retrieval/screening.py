@@ -6,6 +6,7 @@ from pathlib import Path
 from datasets.places import ImageSet, load_image_set
 from datasets.positions.report import PositionReport
 from datasets.reading.batches import find_unusable
+from datasets.sizes import LongerSide
 from utils.system.logs import LOGGER, progress_bar
 
 
@@ -44,23 +45,25 @@ class Screening:
         log_positions(images.report)
         return images
 
-    def usable(self, images: ImageSet, min_side: int, with_labels: bool = False) -> ImageSet:
-        """The set less the files that cannot be read, are below `min_side` pixels, or have no good label.
+    def usable(self, images: ImageSet, least: int | LongerSide, with_labels: bool = False) -> ImageSet:
+        """The set less the files that cannot be read, are too small (see `datasets.sizes.size_fault`), or have no good label.
 
         The same set gives the same object again, so that a gallery of several query sets is read and embedded once.
         """
-        key = id(images), min_side, with_labels
+        key = id(images), least, with_labels
         if key not in self._screened:
-            kept = self.usable_paths(images.paths, min_side, with_labels)
+            kept = self.usable_paths(images.paths, least, with_labels)
             # with the set itself, which keeps its id from being given to another
             self._screened[key] = images, images if len(kept) == len(images) else images.without(self.rejected)
         return self._screened[key][1]
 
-    def usable_paths(self, paths: Sequence[str], min_side: int = 1, with_labels: bool = False) -> tuple[str, ...]:
+    def usable_paths(
+        self, paths: Sequence[str], least: int | LongerSide = 1, with_labels: bool = False
+    ) -> tuple[str, ...]:
         """The same for a plain list of files."""
         if not self.skip:
             return tuple(paths)
-        found = find_unusable(paths, min_side, with_labels)
+        found = find_unusable(paths, least, with_labels)
         for path, fault in progress_bar(found, total=len(paths), desc="screening", unit="image"):
             if fault:
                 self.reject(path, fault)

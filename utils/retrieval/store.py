@@ -17,7 +17,8 @@ import torch
 
 from datasets.files import locked, write_text
 from datasets.jobs import run_jobs
-from datasets.reading.transforms import image_size, scaled_size
+from datasets.reading.transforms import image_size
+from datasets.sizes import Scale, scale_text, scaled_size
 from models.segvpr import SegVPR
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.system.distributed import from_first, is_first, world_size
@@ -72,7 +73,7 @@ def stored_descriptors(
     model: SegVPR,
     checkpoint_digest: str,
     images: Sequence[str],
-    scale: float,
+    scale: Scale,
     options: EmbeddingOptions,
     folder: str | Path,
     dtype: str = "float32",
@@ -136,7 +137,7 @@ def folder_of(descriptors: np.ndarray) -> Path | None:
     return Path(descriptors.filename).parent if isinstance(descriptors, np.memmap) else None
 
 
-def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: float) -> EmbeddingOptions:
+def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: Scale) -> EmbeddingOptions:
     """The options with few enough images per batch that the largest of `paths` fit in memory."""
     sizes = run_jobs(image_size, paths, 8, processes=False)
     pixels = max(np.prod(scaled_size(height, width, scale)) for width, height in sizes)
@@ -144,18 +145,18 @@ def bounded_batches(options: EmbeddingOptions, paths: Sequence[str], scale: floa
 
 
 def _about(
-    digest: str, images: Sequence[str], config: dict, scale: float, options: EmbeddingOptions, dtype: str
+    digest: str, images: Sequence[str], config: dict, scale: Scale, options: EmbeddingOptions, dtype: str
 ) -> dict:
     """What a store holds: for its key, and for a reader of `about.json`."""
     return {
         "format": FORMAT,
         "checkpoint": digest,
         "config": config,
-        "scale": scale,
+        "images": scale_text(scale),
         "precision": str(options.compute.dtype or torch.float32),
         "dtype": dtype,
         "decode": options.decode,
-        "images": len(images),
+        "count": len(images),
         "first": images[0],
     }
 
@@ -179,7 +180,7 @@ def _embed_into(
     store: Path,
     model: SegVPR,
     images: Sequence[str],
-    scale: float,
+    scale: Scale,
     options: EmbeddingOptions,
     dtype: np.dtype,
     description: str,

@@ -1,5 +1,6 @@
 """Checkpoints on disk: ours, and those of the reference implementation. The content tells which is which."""
 
+import json
 import re
 import warnings
 import zipfile
@@ -35,6 +36,7 @@ class Checkpoint:
     state_dict : weights under our names.
     training : state of the run that wrote it; empty for a released file.
     format : what the file says of itself; for a released file, what we write now.
+    image_size : longer side in pixels of the photos that the network is for; None if nobody has recorded it.
     """
 
     path: Path
@@ -43,11 +45,13 @@ class Checkpoint:
     state_dict: dict[str, Tensor]
     training: dict[str, Any] = field(default_factory=dict)
     format: str = FORMAT
+    image_size: int | None = None
 
     def build(self) -> SegVPR:
         """The network with these weights, in eval mode on the CPU."""
         model = SegVPR(self.config)
         self.load_into(model)
+        model.image_size = self.image_size
         return model.eval()
 
     def load_into(self, model: SegVPR) -> None:
@@ -78,7 +82,7 @@ def save_checkpoint(
     """
     state = half_precision(model.state_dict()) if half else model.state_dict()
     content = {"format": FORMAT, "config": model.config.to_plain(), "model": state, "training": training}
-    write_atomically(path, content, keep)
+    write_atomically(path, content | {"image_size": model.image_size}, keep)
 
 
 def half_precision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -194,9 +198,20 @@ def _read_ours(path: Path, content: dict) -> Checkpoint:
         raise ValueError(f"{path}: not a SegVPR checkpoint (its weights or run state are malformed); {REMEDY}")
     try:
         network = NetworkConfig.from_plain(config)
-        return Checkpoint(path, False, network, without_wrappers(state), training, content["format"])
+        size = content["image_size"] if "image_size" in content else _size_beside(path)
+        if size is not None and not (isinstance(size, int) and size > 0):
+            raise ValueError(f"its image_size {size!r} is not a number of pixels")
+        return Checkpoint(path, False, network, without_wrappers(state), training, content["format"], size)
     except ValueError as error:
         raise ValueError(f"{path}: not a SegVPR checkpoint ({error}); {REMEDY}") from error
+
+
+def _size_beside(path: Path) -> int | None:
+    """What `image_size` the record beside a file of weights names, as that of the network that ships, which is older."""
+    try:
+        return json.loads(path.with_suffix(".json").read_text()).get("image_size")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _is_state_dict(state: Any) -> bool:

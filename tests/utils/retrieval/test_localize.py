@@ -13,10 +13,11 @@ from PIL import Image
 import eval as evaluation_script
 from datasets.places import ImageSet
 from datasets.positions.find import located_image_set, located_images
-from models import build_model
+from models import SegVPR, build_model
 from tests.tiny import SPACING_M, place_picture, write_pass
+from utils.retrieval import Localizer
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
-from utils.retrieval.localize import Localisation, Match, format_localisations, localize, photo_paths, spread, to_json
+from utils.retrieval.localize import Localisation, Match, format_localisations, photo_paths, spread, to_json
 from utils.retrieval.screening import Screening
 from utils.retrieval.store import DESCRIPTORS
 from utils.runs.checkpoints import load_checkpoint, save_checkpoint
@@ -35,17 +36,20 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def model(checkpoint):
-    """The checkpoint's network; `model.embedded` counts the images that went through it."""
-    model = load_checkpoint(checkpoint).build()
-    embed = model.embed
+def embedded(monkeypatch) -> list[int]:
+    """Sizes of the batches that go through the network."""
+    batches, embed = [], SegVPR.embed
 
-    def counted(images):
-        model.embedded += len(images)
-        return embed(images)
+    def counted(model, images):
+        batches.append(len(images))
+        return embed(model, images)
 
-    model.embedded, model.embed = 0, counted
-    return model
+    monkeypatch.setattr(SegVPR, "embed", counted)
+    return batches
+
+
+def localize(checkpoint, gallery, photos, top=5, **options):
+    return Localizer(checkpoint, gallery, scale=1.0, options=OPTIONS, **options).locate(photos, top)
 
 
 @pytest.fixture
@@ -54,13 +58,13 @@ def gallery_folder(tmp_path) -> Path:
     return tmp_path / "gallery"
 
 
-def test_a_photo_of_the_gallery_is_found_first(model, checkpoint, gallery_folder, tmp_path):
+def test_a_photo_of_the_gallery_is_found_first(embedded, checkpoint, gallery_folder, tmp_path):
     gallery = located_image_set(gallery_folder)
     (tmp_path / "photos").mkdir()
     shutil.copy(gallery.paths[3], tmp_path / "photos/IMG 1.png")
     Image.fromarray(place_picture(5, 8, 9, (160, 120))).save(tmp_path / "photos/IMG 2.jpg")
     photos = photo_paths(tmp_path / "photos")
-    found, other = localize(model, checkpoint, gallery, photos, OPTIONS, 1.0, top=2)
+    found, other = localize(checkpoint, gallery, photos, 2)
     assert [found.photo, other.photo] == photos and len(found.matches) == len(other.matches) == 2
     best, second = found.matches
     assert best.path == gallery.paths[3] and best.descriptor_distance == pytest.approx(0, abs=1e-3)
@@ -68,36 +72,38 @@ def test_a_photo_of_the_gallery_is_found_first(model, checkpoint, gallery_folder
     assert second.descriptor_distance > best.descriptor_distance
     # the store lies beside the checkpoint, and a second call embeds the photos alone
     assert len(list((checkpoint.parent / "descriptors_store").glob(f"*/{DESCRIPTORS}"))) == 1
-    model.embedded = 0
-    again = localize(model, checkpoint, gallery, photos[:1], OPTIONS, 1.0)
-    assert model.embedded == 1 and again[0].matches[:2] == found.matches and len(again[0].matches) == 5
+    embedded.clear()
+    again = localize(checkpoint, gallery, photos[:1])
+    assert embedded == [1] and again[0].matches[:2] == found.matches and len(again[0].matches) == 5
     positions = [(m.east, m.north) for m in again[0].matches]
     expected = max(np.hypot(a[0] - b[0], a[1] - b[1]) for a, b in combinations(positions, 2))
     assert again[0].spread_m == found.spread_m == pytest.approx(expected) and expected >= 4 * SPACING_M
 
 
-def test_distances_are_those_between_descriptors(model, checkpoint, gallery_folder, tmp_path):
+def test_distances_are_those_between_descriptors(checkpoint, gallery_folder, tmp_path):
     gallery = located_image_set(gallery_folder)
     Image.fromarray(place_picture(2, 20, 5)).save(tmp_path / "photo.png")
-    (found,) = localize(model, checkpoint, gallery, [str(tmp_path / "photo.png")], OPTIONS, 1.0, 99, tmp_path / "store")
-    descriptors = embed_images(model, [*gallery.paths, str(tmp_path / "photo.png")], 1.0, OPTIONS)
+    (found,) = localize(checkpoint, gallery, [tmp_path / "photo.png"], 99, store=tmp_path / "store")
+    descriptors = embed_images(
+        load_checkpoint(checkpoint).build(), [*gallery.paths, str(tmp_path / "photo.png")], 1.0, OPTIONS
+    )
     distances = np.linalg.norm(descriptors[:-1] - descriptors[-1], axis=1)
     assert [m.path for m in found.matches] == [gallery.paths[i] for i in distances.argsort()]
     assert [m.descriptor_distance for m in found.matches] == pytest.approx(np.sort(distances), rel=1e-3, abs=1e-5)
 
 
-def test_positions_may_come_from_a_csv_file(model, checkpoint, tmp_path):
+def test_positions_may_come_from_a_csv_file(checkpoint, tmp_path):
     (tmp_path / "gallery").mkdir()
     for place in range(2):
         Image.fromarray(place_picture(place, 0, 0)).save(tmp_path / f"gallery/{place}.png")
     (tmp_path / "places.csv").write_text("path,easting,northing\n0.png,500000,10\n1.png,500003,14\n")
     gallery = located_image_set(tmp_path / "gallery", tmp_path / "places.csv")
-    (found,) = localize(model, checkpoint, gallery, [gallery.paths[1]], OPTIONS, 1.0, store=tmp_path / "store")
+    (found,) = localize(checkpoint, gallery, [gallery.paths[1]], store=tmp_path / "store")
     assert [(m.east, m.north) for m in found.matches] == [(500003, 14), (500000, 10)]
     assert found.spread_m is None and "of each other" not in format_localisations([found], gallery), "there are no five"
 
 
-def test_positions_of_a_known_zone_are_told_in_degrees_too(model, checkpoint, tmp_path):
+def test_positions_of_a_known_zone_are_told_in_degrees_too(checkpoint, tmp_path):
     places = (51.7529, -1.2577), (51.7539, -1.2577)
     (tmp_path / "gallery").mkdir()
     rows = ["path,latitude,longitude"]
@@ -106,7 +112,7 @@ def test_positions_of_a_known_zone_are_told_in_degrees_too(model, checkpoint, tm
         rows.append(f"{place}.png,{latitude},{longitude}")
     (tmp_path / "places.csv").write_text("\n".join(rows))
     gallery, zone = located_images(tmp_path / "gallery", tmp_path / "places.csv")
-    found = localize(model, checkpoint, gallery, [gallery.paths[1]], OPTIONS, 1.0, store=tmp_path / "store", zone=zone)
+    found = localize(checkpoint, gallery, [gallery.paths[1]], store=tmp_path / "store", zone=zone)
     degrees = np.array([(m.latitude, m.longitude) for m in found[0].matches])
     np.testing.assert_allclose(degrees, places[::-1], atol=1e-6)
     assert "(latitude 51.753900, longitude -1.257700)" in format_localisations(found, gallery)
@@ -133,7 +139,7 @@ def test_the_command_line_says_where_the_gallery_s_positions_come_from(checkpoin
         "--device",
         "cpu",
     ]
-    command = [*map(str, command), "--num_workers", "0", "--store", str(tmp_path / "store")]
+    command = [*map(str, command), "--num_workers", "0", "--eval_scale", "1", "--store", str(tmp_path / "store")]
     assert evaluation_script.main(command) == 2
     error = capsys.readouterr().err
     assert "1 of its 3 rows match no image, first 2.png (line 4)" in error and error.count("\n") == 1
@@ -191,25 +197,13 @@ def test_spread_by_hand():
     assert spread(np.array([[7.0, 7]])) == 0
 
 
-@pytest.mark.parametrize("arguments, reason", [({"photos": []}, "no photos"), ({"top": 0}, "at least 1")])
-def test_bad_questions(model, checkpoint, gallery_folder, arguments, reason):
-    gallery = located_image_set(gallery_folder)
-    with pytest.raises(ValueError, match=reason):
-        localize(
-            model,
-            checkpoint,
-            gallery,
-            **{"photos": [gallery.paths[0]], "top": 1, **arguments},
-            options=OPTIONS,
-            scale=1,
-        )
-
-
-def test_a_damaged_photo_is_named_before_the_gallery_is_embedded(model, checkpoint, gallery_folder, tmp_path):
+def test_a_damaged_photo_is_named_before_the_gallery_is_embedded(
+    embedded, checkpoint, gallery_folder, tmp_path, capsys
+):
     (tmp_path / "bad.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"bad\.jpg: cannot decode"):
-        localize(model, checkpoint, located_image_set(gallery_folder), photo_paths(tmp_path / "bad.jpg"), OPTIONS, 1.0)
-    assert model.embedded == 0
+    command = ["--resume", checkpoint, "--gallery", gallery_folder, "--localize", tmp_path / "bad.jpg"]
+    assert evaluation_script.main([*map(str, command), "--device", "cpu"]) == 2
+    assert "bad.jpg: cannot decode" in capsys.readouterr().err and not embedded
     with pytest.raises(FileNotFoundError, match="absent"):
         photo_paths(tmp_path / "absent")
 
@@ -239,6 +233,7 @@ def test_text_and_json():
                     {"path": matches[1].path, "east": 500003.0, "north": 14.0, "descriptor_distance": 0.5, **unknown},
                 ],
                 "spread_m": 5.0,
+                "zone": None,
             }
         ]
     }
