@@ -54,6 +54,8 @@ def calibrate(
     file = calibration_file(checkpoint)
     made.save(file)
     if not slope:
-        LOGGER.warning("%s: wrong matches are as near as right ones, so all get one probability", result.set.name)
+        LOGGER.warning(
+            "%s: ratios do not tell right from wrong here, so all answers get one probability", result.set.name
+        )
     LOGGER.info("confidence, learnt on %s: %s\n%s", result.set.name, file, "\n".join(align(rows)))
     return made
