@@ -17,6 +17,7 @@ from datasets.command_line import flags_of
 from datasets.naming import list_images
 from datasets.positions.find import Zone
 from datasets.sizes import Scale, scale_text, smallest_scaled
+from utils.evaluation.calibration import calibrate
 from utils.evaluation.given import evaluate_given
 from utils.evaluation.recall import EvaluationSet, check_retrieval
 from utils.evaluation.results import evaluate_and_write, write_evaluation
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
     check_exp_name(args.exp_name)
+    if args.calibrate is not None and not args.dataset_root_val:
+        raise ValueError("--calibrate: needs a validation set; give --dataset_root_val DIR")
     screening = Screening(args.on_bad_image)
     with distributed.started(resolve_device(args.device)), ExitStack() as held:
         compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
@@ -73,6 +76,8 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
             store,
             arguments.plain_values(args),
         )
+        if evaluation and args.calibrate is not None:
+            calibrate(args.resume, model, evaluation.results[0], retrieval, args.calibrate)
         if evaluation and not args.no_report:
             report = write_report(folder, model, *evaluation, options, seed=args.seed, head_trained=head_trained)
             LOGGER.info("report: %s", report)
@@ -180,7 +185,14 @@ def opened_gallery(args: argparse.Namespace, checkpoint: Checkpoint, scale: Scal
     LOGGER.info("gallery %r, %s; machine: %s", gallery, scale_text(scale), compute)
     retrieval = arguments.retrieval_settings(args)
     return Localizer(
-        checkpoint, gallery, store=args.store, scale=scale, zone=zone, retrieval=retrieval, options=options
+        checkpoint,
+        gallery,
+        store=args.store,
+        scale=scale,
+        zone=zone,
+        retrieval=retrieval,
+        options=options,
+        reject=args.reject,
     )
 
 

@@ -20,6 +20,7 @@ from datasets.sizes import scaled_size
 from models.config import NetworkConfig
 from models.encoder import load_pretrained
 from models.segvpr import SegVPR
+from utils.evaluation.calibration import calibrate
 from utils.evaluation.recall import EvaluationSet
 from utils.evaluation.results import evaluate_and_write, score
 from utils.evaluation.segmentation import labelled_images
@@ -134,6 +135,11 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
         flags = arguments.plain_values(args)
         evaluation = evaluate_and_write(model, best, sets, labelled, options, folder, flags=flags)
+        if evaluation and args.dataset_root_val:
+            try:
+                calibrate(best, model, evaluation.results[0])
+            except ValueError as error:
+                LOGGER.warning("%s", error)
         if evaluation and not args.no_report:
             before = compute.place(load_checkpoint(folder / START).build()) if (folder / START).is_file() else None
             head_trained = args.sem_loss_weight != 0

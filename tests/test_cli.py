@@ -74,7 +74,7 @@ def test_evaluating_the_best_again_gives_the_same_results(trained_run, tiny_root
     )
     assert [s["name"] for s in results["sets"]] == SETS
     assert [s["threshold_m"] for s in results["sets"]] == [5, 25, 25, 25, 25]
-    assert results["sets"][1] | {"recall": {}} == {
+    assert results["sets"][1] | {"recall": {}, "recall_at_precision": {}} == {
         "name": "rain",
         "gallery": str(tiny_root / "robotcar/overcast"),
         "queries": str(tiny_root / "robotcar/rain"),
@@ -82,6 +82,7 @@ def test_evaluating_the_best_again_gives_the_same_results(trained_run, tiny_root
         "num_queries": 6,
         "threshold_m": 25.0,
         "recall": {},
+        "recall_at_precision": {},
     }
     iou = results["segmentation"]["class_iou"]
     assert len(iou) == 17 and iou["Sky"] is None and 0 <= iou["Road"] <= 1

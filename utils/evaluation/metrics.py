@@ -9,6 +9,8 @@ from torch import Tensor
 from utils.system.distributed import sum_tensors
 
 RECALL_AT = (1, 5, 10, 20)
+PRECISIONS = (1.0, 0.99, 0.95)
+"""At which recall is given, for answers that may be withheld."""
 
 
 def recall_at(correct: np.ndarray, ns: Sequence[int] = RECALL_AT) -> dict[int, float]:
@@ -23,6 +25,37 @@ def recall_at(correct: np.ndarray, ns: Sequence[int] = RECALL_AT) -> dict[int, f
         raise ValueError("recall needs at least one query")
     found = np.maximum.accumulate(correct, axis=1)
     return {n: float(found[:, min(n, found.shape[1]) - 1].mean()) for n in ns}
+
+
+def precision_recall(ratios: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is gained by answering only the queries that are sure, from the surest on.
+
+    Parameters
+    ----------
+    ratios : (Q,) small where the match is sure, see `utils.retrieval.confidence`; NaN is the least sure.
+    right : (Q,) bool, whether the first match is right.
+
+    Returns
+    -------
+    precision : right among the answers given.
+    recall : right answers among all queries; the last one is recall@1.
+    ratio : the largest that is answered (N,); queries of one ratio are answered together.
+    """
+    ratios = np.where(np.isnan(ratios), np.inf, ratios)
+    order = np.argsort(ratios, kind="stable")
+    ratios, hits = ratios[order], np.cumsum(right[order])
+    ends = np.flatnonzero(np.append(ratios[1:] != ratios[:-1], True))
+    return hits[ends] / (ends + 1), hits[ends] / len(right), ratios[ends]
+
+
+def recall_at_precision(ratios: np.ndarray, right: np.ndarray, least: float) -> tuple[float, float | None]:
+    """Most right answers, as a share of all queries, at a precision of `least` or more, and the ratio up to which to answer.
+
+    0 and None where no ratio gives that precision. Arguments as of `precision_recall`.
+    """
+    precision, recall, ratio = precision_recall(ratios, right)
+    enough = np.flatnonzero((precision >= least) & np.isfinite(ratio))
+    return (float(recall[enough[-1]]), float(ratio[enough[-1]])) if len(enough) else (0.0, None)
 
 
 class ConfusionMatrix:

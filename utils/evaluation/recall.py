@@ -12,6 +12,7 @@ from datasets.naming import Kind
 from datasets.places import ImageSet, correct_matches
 from models.segvpr import SegVPR
 from utils.evaluation.metrics import RECALL_AT, recall_at
+from utils.retrieval.confidence import apart, place_ratios
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.retrieval.index import SearchableGallery
 from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
@@ -53,6 +54,7 @@ class SetResult:
 
     Attributes
     ----------
+    ratio : (Q,) how unsure the first match is, see `utils.retrieval.confidence.place_ratios`.
     index : per threshold the `index` entry of `results.json`; empty for the plain exact search.
     """
 
@@ -60,6 +62,7 @@ class SetResult:
     retrieved: np.ndarray
     descriptor_distance: np.ndarray
     distance_m: np.ndarray
+    ratio: np.ndarray
     correct: dict[float, np.ndarray]
     recalls: dict[float, dict[int, float]]
     gallery_descriptors: np.ndarray | None = None
@@ -144,13 +147,15 @@ def retrieve(s: EvaluationSet, gallery: SearchableGallery, queries: np.ndarray, 
     start = time.perf_counter()
     retrieved, descriptor_distance = gallery.search(queries, TOP_K)
     queries_per_s = len(queries) / (time.perf_counter() - start)
+    found = retrieved, descriptor_distance
+    ratio = place_ratios(gallery.search, s.gallery.positions, queries, apart(s.thresholds_m[0]), found)
     correct = {}
     for threshold in s.thresholds_m:
         correct[threshold], distance_m = correct_matches(s.gallery, s.queries, retrieved, threshold, s.kind.same_camera)
     recalls = {threshold: recall_at(found) for threshold, found in correct.items()}
     kept = (gallery.descriptors, queries) if keep_descriptors else (None, None)
     index = {} if gallery.settings.plain else _index_entries(s, gallery, queries, correct, queries_per_s)
-    return SetResult(s, retrieved, descriptor_distance, distance_m, correct, recalls, *kept, index)
+    return SetResult(s, retrieved, descriptor_distance, distance_m, ratio, correct, recalls, *kept, index)
 
 
 def _index_entries(

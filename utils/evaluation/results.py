@@ -14,7 +14,7 @@ from datasets.pairs import shared_files, without_positive
 from datasets.places import ImageSet
 from models.config import NetworkConfig
 from models.segvpr import SegVPR
-from utils.evaluation.metrics import RECALL_AT, ConfusionMatrix
+from utils.evaluation.metrics import PRECISIONS, RECALL_AT, ConfusionMatrix, recall_at_precision
 from utils.evaluation.recall import EvaluationSet, SetResult, by_rank, evaluate_places
 from utils.evaluation.segmentation import evaluate_segmentation, log_segmentation
 from utils.retrieval.embedding import EmbeddingOptions
@@ -116,9 +116,16 @@ def _set_entry(result: SetResult, threshold_m: float) -> dict:
         "num_queries": len(s.queries),
         "threshold_m": threshold_m,
         "recall": by_rank(result.recalls[threshold_m]),
+        "recall_at_precision": recalls_at_precision(result, threshold_m),
         **count_doubts(s.gallery, s.queries, threshold_m, s.kind.same_camera),
     }
     return entry | ({"index": result.index[threshold_m]} if result.index else {})
+
+
+def recalls_at_precision(result: SetResult, threshold_m: float) -> dict[str, float]:
+    """Right answers as a share of all queries, where only sure ones are given, by precision."""
+    right = result.correct[threshold_m][:, 0]
+    return {f"{precision:g}": recall_at_precision(result.ratio, right, precision)[0] for precision in PRECISIONS}
 
 
 def _segmentation_entry(confusion: ConfusionMatrix) -> dict:

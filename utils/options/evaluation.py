@@ -19,6 +19,15 @@ class EvaluationOptions:
     scale_indexes: tuple[int, ...] | None = flag(
         None, "pooled stages of a released checkpoint, which does not say (default: 3 4)", metavar="STAGE"
     )
+    calibrate: tuple[float, ...] | None = flag(
+        None,
+        "learn on the validation set how sure an answer is, for --localize: writes CKPT's .confidence.json; P are precisions "
+        "for which to choose a threshold, besides 1, 0.99 and 0.95",
+        above=0,
+        most=1,
+        metavar="P",
+        nargs="*",
+    )
     save_descriptors: bool = flag(False, "write descriptors/<set>.npz")
     store: Path | None = flag(
         None,
@@ -64,5 +73,12 @@ class PhotoOptions:
         metavar="ZONE",
     )
     allow_missing_rows: bool = flag(False, "the CSV file may list images that are not in the gallery")
+    reject: float | None = flag(
+        None,
+        "answer unknown where the probability that the first match is right is below P",
+        above=0,
+        most=1,
+        metavar="P",
+    )
     top: int = flag(5, "matches per photo", least=1)
     json: bool = flag(False, "print JSON and nothing else")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.cluster import DBSCAN
 
 from datasets.naming import class_names
-from utils.evaluation.metrics import ConfusionMatrix, recall_at
+from utils.evaluation.metrics import ConfusionMatrix, precision_recall, recall_at
 from utils.evaluation.recall import SetResult
 from utils.report.theme import SMALL_TEXT, WIDTH_IN, Theme, blank_figure, curve, dress, legend
 
@@ -44,6 +44,22 @@ def recall_curves(results: Sequence[SetResult], theme: Theme) -> Figure:
     axes.set_xlim(0.5, 20.5)
     axes.set_ylim(0, 101)
     legend(figure, theme, handles, [name for name, _ in curves])
+    return figure
+
+
+def precision_recall_curves(results: Sequence[SetResult], theme: Theme) -> Figure:
+    """Precision over recall in percent where only the surest queries are answered, a curve per set at its first threshold."""
+    figure = blank_figure(theme, 3.3 + 0.2 * -(-len(results) // 2))
+    axes = figure.add_subplot()
+    handles = []
+    for i, result in enumerate(results):
+        precision, recall, _ = precision_recall(result.ratio, result.found)
+        every = max(1, len(recall) // 6)
+        handles += curve(axes, theme, i, 100 * recall, 100 * precision, markevery=every)
+    dress(axes, theme, "Answering the surest queries alone", "right answers (% of all queries)", "right (% of answers)")
+    axes.set_xlim(0, 101)
+    axes.set_ylim(0, 101)
+    legend(figure, theme, handles, [result.set.name for result in results])
     return figure
 
 

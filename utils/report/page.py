@@ -76,6 +76,7 @@ class Page(NamedTuple):
     config: NetworkConfig | None
     panels: Panels
     recall: Captioned | None
+    confidence: Captioned | None
     maps: list[Captioned]
     cases: list[SetCases]
     seen: Seen

@@ -17,6 +17,7 @@ from utils.report.figures import (
     class_attention_bars,
     class_iou_bars,
     confusion_heatmap,
+    precision_recall_curves,
     query_map,
     recall_curves,
     unseen_predictions,
@@ -75,6 +76,7 @@ def write_report(
         content=content,
         config=model and model.config,
         panels=panels,
+        confidence=_confidence(figures, content, results),
         recall=_recall(figures, content, results),
         maps=[_map(figures, r) for r in results[:MAX_MAPS]],
         cases=cases,
@@ -124,6 +126,22 @@ def _recall(figures: Path, content: dict, results: Sequence[SetResult]) -> Capti
     parts = (f"{s['name']} {100 * s['recall']['1']:.1f}% to {100 * s['recall']['20']:.1f}%" for s in content["sets"])
     alt = f"Recall from N = 1 to 20: {'; '.join(parts)}"
     return Captioned(save_plot(partial(recall_curves, results), figures / "recall_curves.png"), alt)
+
+
+def _confidence(figures: Path, content: dict, results: Sequence[SetResult]) -> Captioned | None:
+    if not results:
+        return None
+    first = {result.set.name: result.set.thresholds_m[0] for result in results}
+    entries = [s for s in content["sets"] if s["threshold_m"] == first[s["name"]]]
+    shares = {
+        precision: ", ".join(f"{s['name']} {100 * s['recall_at_precision'][precision]:.1f}%" for s in entries)
+        for precision in entries[0]["recall_at_precision"]
+    }
+    caption = "Right answers, of all queries, " + "; ".join(
+        f"at {100 * float(precision):g}% precision: {share}" for precision, share in shares.items()
+    )
+    plot = save_plot(partial(precision_recall_curves, results), figures / "precision_recall.png")
+    return Captioned(plot, "Precision over recall where only the surest queries are answered", f"{caption}.")
 
 
 def _map(figures: Path, result: SetResult) -> Captioned:

@@ -48,12 +48,17 @@ class Localisation:
     spread_m : the largest distance in metres between any two positions among the first five matches, however many `matches`
         holds: small if they agree on a place, large if in doubt. None if fewer than five images were searched.
     zone : UTM zone of the positions, None if it is not known.
+    probability : that the first match is right, 0..1; None if the checkpoint has no calibration, or all images searched lie
+        at one place.
+    unknown : whether the photo is taken to show none of the places: its probability is too low, or None.
     """
 
     photo: str
     matches: tuple[Match, ...]
     spread_m: float | None
     zone: str | None = None
+    probability: float | None = None
+    unknown: bool = False
 
     def to_json(self) -> str:
         """One line of ASCII."""
@@ -144,9 +149,12 @@ def format_localisations(localisations: Sequence[Localisation], gallery: ImageSe
             blocks.append(f"{printable(found.photo)}: no gallery image was allowed")
             continue
         best = found.matches[0]
-        title = f"{printable(found.photo)}: at {best.east:.2f} east, {best.north:.2f} north"
+        where = "unknown; the best match lies at" if found.unknown else "at"
+        title = f"{printable(found.photo)}: {where} {best.east:.2f} east, {best.north:.2f} north"
         if best.latitude is not None:
             title += f" (latitude {best.latitude:.6f}, longitude {best.longitude:.6f})"
+        if found.probability is not None:
+            title += f"; right with probability {found.probability:.3f}"
         if found.spread_m is not None and could_agree(best, gallery):
             title += f"; the first {SPREAD_AT} matches lie within {found.spread_m:.1f} m of each other"
         blocks.append("\n".join([title, *(f"  {line}" for line in align(rows))]))
@@ -160,7 +168,8 @@ def could_agree(best: Match, gallery: ImageSet) -> bool:
 
 
 def to_json(localisations: Sequence[Localisation], faults: Mapping[str, str] | None = None) -> str:
-    """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m", "zone"}]}`, a match with the attributes of `Match`.
+    """ASCII: `{"localisations": [{"photo", "matches": [{...}], "spread_m", "zone", ...}]}`, with the attributes of
+    `Localisation`, a match with the attributes of `Match`.
 
     Paths are whole, so that a program can open them; `spread_m` is null if the gallery has fewer than five images.
     Where photos could not be looked up, `"errors": [{"photo", "error"}]` says why.

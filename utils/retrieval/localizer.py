@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import RLock
 
@@ -20,6 +21,7 @@ from datasets.positions.find import Zone, listed_images, locate, located_images,
 from datasets.positions.zones import LIMITS
 from datasets.reading.transforms import rgb_image, scale_image, size_of, stack_images
 from datasets.sizes import LongerSide, Scale, scale_text, size_fault, smallest_scaled
+from utils.retrieval.confidence import Search, find_calibration, place_ratios
 from utils.retrieval.embedding import EmbeddingOptions, check_descriptors
 from utils.retrieval.index import SearchableGallery
 from utils.retrieval.localize import SPREAD_AT, Localisation, Match, spread
@@ -53,6 +55,8 @@ class Localizer:
     zone : UTM zone of the gallery's positions, as `30N`; by default that of its latitudes and longitudes. Answers are then
         given in degrees too.
     retrieval : how the gallery is searched.
+    reject : answers are `unknown` where the probability that the first match is right is below this; it needs a calibration
+        beside the checkpoint (`eval.py --calibrate`).
     options : machine and batch size; by default the first GPU, or else the CPU.
 
     Attributes
@@ -78,6 +82,7 @@ class Localizer:
         zone: str | Zone | None = None,
         retrieval: RetrievalSettings = EXACT,
         options: EmbeddingOptions | None = None,
+        reject: float | None = None,
     ) -> None:
         checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
         zone = Zone.parse(zone) if isinstance(zone, str) else zone
@@ -87,6 +92,7 @@ class Localizer:
         self._model = self._options.compute.place(checkpoint.build())
         self._embedder = self._options.compute.embedder(self._model)
         self._retrieval, digest = retrieval, weights_digest(self._model)
+        self._reject, self._calibration = reject, find_calibration(checkpoint.path, digest, retrieval, reject)
         folder = Path(store) if store is not None else default_folder(checkpoint.path)
         self._store = DescriptorStore(self._model, digest, self.scale, self._options, folder, retrieval.dtype)
         check_settings(retrieval, self._model.descriptor_dim, self.images.folder, len(self.images))
@@ -127,8 +133,10 @@ class Localizer:
             with self._lock:
                 descriptors = self._embed(pixels, names)
                 allowed = self.allowed(near, near_latlon, camera)
-                indexes, distances = self._engine.search(descriptors, max(k, SPREAD_AT), allowed)
-                found += [self._answer(*row, k) for row in zip(names, indexes, distances)]
+                search = partial(self._engine.search, allowed=allowed)
+                matches = search(descriptors, max(k, SPREAD_AT))
+                sure = self._probabilities(search, descriptors, matches)
+                found += [self._answer(*row, k) for row in zip(names, *matches, sure)]
         return found if many else found[0]
 
     def allowed(
@@ -259,7 +267,18 @@ class Localizer:
         check_descriptors(descriptors, names)
         return descriptors
 
-    def _answer(self, photo: str, row: np.ndarray, distances: np.ndarray, k: int) -> Localisation:
+    def _probabilities(
+        self, search: Search, descriptors: np.ndarray, found: tuple[np.ndarray, np.ndarray]
+    ) -> list[float | None]:
+        """That the first match of each photo is right; arguments as of `place_ratios`."""
+        if self._calibration is None:
+            return [None] * len(descriptors)
+        ratios = place_ratios(search, self.images.positions, descriptors, self._calibration.apart_m, found)
+        return [None if np.isnan(p) else float(p) for p in self._calibration.probability(ratios)]
+
+    def _answer(
+        self, photo: str, row: np.ndarray, distances: np.ndarray, probability: float | None, k: int
+    ) -> Localisation:
         """What a search returned, nearest first, as an answer of k matches."""
         shown = self.images.positions[row[:k]]
         degrees = self.zone.unproject(shown).round(7).tolist() if self.zone else [(None, None)] * len(shown)
@@ -269,7 +288,9 @@ class Localizer:
         )
         first = self.images.positions[row[:SPREAD_AT]]
         agreement = spread(first) if len(first) == SPREAD_AT else None
-        return Localisation(photo, matches, agreement, str(self.zone) if self.zone else None)
+        unknown = self._reject is not None and (probability is None or probability < self._reject)
+        zone = str(self.zone) if self.zone else None
+        return Localisation(photo, matches, agreement, zone, probability, unknown)
 
     def _numbers(self) -> dict[str, int]:
         """The gallery's images by whole path."""

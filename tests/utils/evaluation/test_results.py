@@ -37,6 +37,7 @@ def result() -> SetResult:
         np.array([[0, 2], [1, 0]]),
         np.full((2, 2), 0.5),
         np.full((2, 2), 7.0),
+        np.array([0.5, 0.9]),
         correct,
         recalls,
         descriptors,
@@ -54,6 +55,7 @@ def test_result_files(tmp_path, result):
     found = json.loads((tmp_path / "results.json").read_text())
     assert found == content and found["segmentation"]["class_iou"] == {"class 0": 0.75, "class 1": 0.8, "class 2": None}
     assert [(s["threshold_m"], s["recall"]["1"]) for s in found["sets"]] == [(5.0, 0.5), (1.0, 0.0)]
+    assert [s["recall_at_precision"]["1"] for s in found["sets"]] == [0.5, 0]
     with open(tmp_path / "predictions/town_night.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["query"], row["rank"], row["path"], row["correct"]) for row in rows[:2]] == [

@@ -37,7 +37,15 @@ def retrieved_by_hand(s: EvaluationSet, order: list[list[int]], near: list[float
     correct, distance = correct_matches(s.gallery, s.queries, retrieved, s.thresholds_m[0], s.kind.same_camera)
     descriptor = np.array(near)[:, None] + np.arange(retrieved.shape[1]) * 0.01
     return SetResult(
-        s, retrieved, descriptor, distance, {s.thresholds_m[0]: correct}, {5.0: recall_at(correct)}, None, None
+        s,
+        retrieved,
+        descriptor,
+        distance,
+        np.ones(len(order)),
+        {s.thresholds_m[0]: correct},
+        {5.0: recall_at(correct)},
+        None,
+        None,
     )
 
 

@@ -13,6 +13,7 @@ from utils.evaluation.metrics import ConfusionMatrix, recall_at
 from utils.report.figures import (
     class_iou_bars,
     confusion_heatmap,
+    precision_recall_curves,
     query_map,
     recall_curves,
     unseen_predictions,
@@ -142,3 +143,11 @@ def test_recall_curves_hold_every_recall(results):
     assert len(axes.lines) == 3  # one set has two thresholds
     first = recall_at(results[0].correct[5.0], range(1, 11))
     np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * np.array(list(first.values())))
+
+
+def test_precision_and_recall_end_at_recall_at_1(results):
+    (axes,) = precision_recall_curves(results, DARK).axes
+    assert len(axes.lines) == 2  # a curve per set
+    for line, result in zip(axes.lines, results):
+        recall, precision = line.get_xdata(), line.get_ydata()
+        assert recall[-1] == precision[-1] == pytest.approx(100 * result.recall[1])  # every query is answered

@@ -133,7 +133,14 @@ def test_numbers_stay_whole_and_names_may_break():
 
 def test_all_figures_exist_and_open(full):
     names = {path.stem for path in (full / "figures").iterdir()}
-    expected = {"recall_curves", "map_val", "map_robotcar_night", "attention_val", "attention_robotcar_night"}
+    expected = {
+        "recall_curves",
+        "precision_recall",
+        "map_val",
+        "map_robotcar_night",
+        "attention_val",
+        "attention_robotcar_night",
+    }
     expected |= {"attention_per_class", "class_iou", "confusion_matrix"}
     expected |= {"training_losses", "training_recall", "training_miou", "training_learning_rates"}
     assert expected <= names

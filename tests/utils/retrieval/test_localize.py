@@ -234,6 +234,16 @@ def test_text_and_json():
                 ],
                 "spread_m": 5.0,
                 "zone": None,
+                "probability": None,
+                "unknown": False,
             }
         ]
     }
+
+
+def test_text_of_an_unknown_place():
+    found = Localisation("a.jpg", (Match("g/b.png", 500000.0, 10.0, 0.25),), None, None, 0.125, True)
+    (line, *_) = format_localisations(
+        [found], ImageSet("g", ("g/b.png",), np.zeros((1, 2)), np.array([""]))
+    ).splitlines()
+    assert line == "a.jpg: unknown; the best match lies at 500000.00 east, 10.00 north; right with probability 0.125"
