@@ -20,7 +20,6 @@ from utils.evaluation.results import evaluate_and_write
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
-from utils.report.write import write_report
 from utils.retrieval.localize import format_localisations, localize, photo_paths, to_json, usable_gallery, usable_photos
 from utils.retrieval.screening import Screening, log_positions
 from utils.runs.checkpoints import Checkpoint, load_checkpoint
@@ -67,6 +66,8 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
             arguments.plain_values(args),
         )
         if evaluation and not args.no_report:
+            from utils.report.write import write_report  # not at the top: matplotlib takes a second to import
+
             report = write_report(folder, model, *evaluation, options, seed=args.seed, head_trained=head_trained)
             LOGGER.info("report: %s", report)
         screening.log_summary()
