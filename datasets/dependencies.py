@@ -23,7 +23,9 @@ def exit_if_missing() -> None:
     program = started_program(sys.argv[0], sys.orig_argv)
     absent = [name for name in required() if not _installed(MODULES.get(name, name))] if program else []
     if absent:
-        print(f"{program}: error: {advice(absent)}", file=sys.stderr)
+        remedy = f"run `make setup`, then `. .venv/bin/activate`, in {ROOT}; or `pip install -r requirements.txt`"
+        missing = ", ".join(absent)
+        print(f"{program}: error: missing packages: {missing}: {remedy} for {sys.executable}", file=sys.stderr)
         sys.exit(USER_ERROR)
 
 
@@ -31,14 +33,6 @@ def required() -> list[str]:
     """Packages in `requirements.txt`."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     return [re.split("[<>=!]", line)[0] for line in lines if line and not line.startswith("#")]
-
-
-def advice(absent: Sequence[str]) -> str:
-    """Which packages are absent, and what to do, in one line."""
-    return (
-        f"missing packages: {', '.join(absent)}: run `make setup`, then `. .venv/bin/activate`, in {ROOT}; "
-        f"or `pip install -r requirements.txt` for {sys.executable}"
-    )
 
 
 def started_program(argv0: str, original: Sequence[str]) -> str | None:

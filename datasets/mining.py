@@ -17,9 +17,6 @@ MOST_QUERIES, MOST_DISTANCES = 1024, 2**24
 """Most queries compared with the gallery at once, and most distances in memory (64 MB)."""
 
 
-# -- random choices -----------------------------------------------------------------------------------------------------
-
-
 def generator_of(key: int, query: int | None = None) -> np.random.Generator:
     """The random numbers of one query, or of the pool, in one refresh; they depend on nothing else.
 
@@ -42,9 +39,6 @@ def draw_negatives(rng: np.random.Generator, size: int, excluded: np.ndarray, co
     ranks = rng.choice(left, min(count, left), replace=False, shuffle=False)
     # the k-th number that is left is k + (how many of the excluded e_0, e_1, ... have e_j - j <= k)
     return ranks + np.searchsorted(excluded - np.arange(len(excluded)), ranks, side="right")
-
-
-# -- the images of a refresh --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -122,9 +116,6 @@ def random_triplets(
         drawn = draw_negatives(rng, gallery_size, not_negative[query], num_negatives)
         negatives[t] = np.resize(drawn, num_negatives)
     return Triplets(np.asarray(queries, np.int64), chosen, negatives)
-
-
-# -- the choice ---------------------------------------------------------------------------------------------------------
 
 
 def mine_triplets(

@@ -43,18 +43,12 @@ def field_pair(root: Path, split: str) -> tuple[str, list[str]] | None:
     return (f"{split}/database", queries) if queries and (root / split / "database").is_dir() else None
 
 
-def roots_below(root: Path) -> list[Path]:
+def roots_below(root: Path, levels: int = DEEPEST) -> list[Path]:
     """Folders below a root that are roots of data sets themselves: the nearest of each branch."""
-    found, level = [], subfolders(root)
-    for _ in range(DEEPEST):
-        deeper = []
-        for folder in level:
-            if find_pairs(folder)[1]:
-                found.append(folder)
-            else:
-                deeper += subfolders(folder)
-        level = deeper
-    return sorted(found)
+    found = []
+    for folder in subfolders(root) if levels else ():
+        found += [folder] if find_pairs(folder)[1] else roots_below(folder, levels - 1)
+    return found
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """Run folders: `runs/<exp_name>/<timestamp>/`, one process at a time, and what may change on resume."""
 
 import os
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -81,10 +80,10 @@ def newest(folders: Iterable[Path]) -> Path | None:
 
 
 def _saved_at(folder: Path) -> tuple:
-    """When a run's checkpoints were written; at equal times the numbers in the names decide: `-10` follows `-2`."""
+    """When a run's checkpoints were written; at equal times the names decide: `-10` follows `-2`."""
     checkpoints = [folder / name for name in (LAST, PREVIOUS, BEST)]
     times = [file.stat().st_mtime_ns for file in checkpoints if file.exists()]
-    return max(times, default=0), [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", folder.name)]
+    return max(times, default=0), len(folder.name), folder.name
 
 
 def find_checkpoint(resume: str | None, exp_name: str) -> Path | None:
