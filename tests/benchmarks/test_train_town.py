@@ -12,7 +12,7 @@ from benchmarks.train_town import half_precision
 from models import build_model
 from tests.tiny import data_flags
 from utils.options.parsers import main_parser
-from utils.runs.checkpoints import content_of, load_checkpoint, write_atomically
+from utils.runs.checkpoints import content_of, load_checkpoint, save_checkpoint, write_atomically
 from utils.training.optimizers import poly
 
 
