@@ -17,13 +17,15 @@ from datasets.command_line import flags_of
 from datasets.naming import list_images
 from datasets.positions.find import Zone
 from datasets.sizes import Scale, scale_text, smallest_scaled
+from utils.evaluation.given import evaluate_given
 from utils.evaluation.recall import EvaluationSet, check_retrieval
-from utils.evaluation.results import evaluate_and_write
+from utils.evaluation.results import evaluate_and_write, write_evaluation
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.evaluation import PhotoOptions
-from utils.options.evaluation_sets import evaluation_sets
+from utils.options.evaluation_sets import evaluation_sets, given_sets
 from utils.report.write import write_report
+from utils.retrieval.embedding import EmbeddingOptions
 from utils.retrieval.localize import format_localisations, photo_paths, to_json, usable_gallery, usable_photos
 from utils.retrieval.localizer import Localizer, open_gallery, photo_scale
 from utils.retrieval.screening import Screening, log_positions
@@ -32,7 +34,7 @@ from utils.runs.folders import check_exp_name
 from utils.runs.provenance import log_environment
 from utils.system import distributed
 from utils.system.command import run_command
-from utils.system.compute import Compute, resolve_compute
+from utils.system.compute import Compute, resolve_compute, resolve_device
 from utils.system.launch import launched
 from utils.system.logs import LOGGER, start_logging
 
@@ -42,16 +44,17 @@ def main(argv: list[str] | None = None) -> int:
     args = eval_parser().parse_args(argv)
     if any(getattr(args, name) != f.default for name, f in flags_of(PhotoOptions).items()):
         return run_command("eval.py", lambda: localize_photos(args))
-    return run_command("eval.py", lambda: evaluate(args, sys.argv if argv is None else ["eval.py", *argv]))
+    command = sys.argv if argv is None else ["eval.py", *argv]
+    return run_command("eval.py", lambda: score_given(args, command) if args.descriptors else evaluate(args, command))
 
 
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
     check_exp_name(args.exp_name)
-    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
-    options = arguments.embedding_options(args, compute)
     screening = Screening(args.on_bad_image)
-    with distributed.started(compute.device), ExitStack() as held:
+    with distributed.started(resolve_device(args.device)), ExitStack() as held:
+        compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+        options = arguments.embedding_options(args, compute)
         start = distributed.from_first(lambda: set_up(args, compute, screening, command, held))
         folder, checkpoint, sets, labelled, head_trained = start
         model = compute.place(checkpoint.build())
@@ -74,6 +77,22 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
             report = write_report(folder, model, *evaluation, options, seed=args.seed, head_trained=head_trained)
             LOGGER.info("report: %s", report)
         screening.log_summary()
+
+
+def score_given(args: argparse.Namespace, command: list[str]) -> None:
+    """Score descriptors that another program made, and write the same results."""
+    if launched()[1] > 1:
+        raise ValueError("--descriptors: for one process only; start without torchrun")
+    check_exp_name(args.exp_name)
+    with ExitStack() as held:
+        folder = held.enter_context(arguments.output_folder(args))
+        start_logging(folder / "log.txt")
+        log_environment(command)
+        sets, descriptors = given_sets(args)
+        results = evaluate_given(sets, descriptors, arguments.retrieval_settings(args), args.save_descriptors)
+    evaluation = write_evaluation(" ".join(args.descriptors), None, results, None, folder, arguments.plain_values(args))
+    if not args.no_report:
+        LOGGER.info("report: %s", write_report(folder, None, *evaluation, EmbeddingOptions(), seed=args.seed))
 
 
 class Start(NamedTuple):
@@ -113,6 +132,8 @@ def set_up(
 def localize_photos(args: argparse.Namespace) -> None:
     """Look up photos in a gallery and print what was found."""
     check_exp_name(args.exp_name)
+    if args.descriptors:
+        raise ValueError("--descriptors does not go with --localize, which needs the network of --resume CKPT")
     if not (args.localize and args.gallery):
         raise ValueError("--localize PHOTO and --gallery DIR go together")
     if launched()[1] > 1:
@@ -131,6 +152,8 @@ def localize_photos(args: argparse.Namespace) -> None:
     allowed = localizer.allowed(**prior)
     if allowed is not None and not allowed.any():
         raise ValueError("--near, --near_latlon, --camera: no gallery image agrees with them; correct them")
+    if args.prune:
+        LOGGER.info("%d descriptors were dropped from the store", localizer.prune())
     if from_stdin:
         answer_lines(localizer, args.top, prior)
         return

@@ -7,13 +7,14 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import eval as evaluation_script
 import main
 from tests.datasets.robotcar.test_robotcar import write_traversal
-from tests.tiny import SMALL_RUN
+from tests.tiny import SMALL_RUN, write_pass
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -40,12 +41,19 @@ def places(tiny_root, trained_run, tmp_path, monkeypatch) -> dict[str, str]:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_root / "idda/town3/gallery", "photos")
     write_traversal(tmp_path / "raw", frames=20)
+    checkpoint = shutil.copy(trained_run / "best.pth", tmp_path)  # descriptors are kept beside it
+    names = np.array([f"@{100 * i}@0@.jpg" for i in range(3)])
+    np.savez("method.npz", gallery=np.eye(3), queries=np.eye(3), gallery_paths=names, query_paths=names)
+    for i in range(6):
+        write_pass(tmp_path / "images" / ("train", "val", "test")[i // 2] / ("database", "queries")[i % 2], 4, i)
     return {
         "<IDDAv2>": str(tiny_root / "idda"),
         "<RobotCar images>": str(tiny_root / "robotcar"),
         "<RobotCar>": str(tiny_root / "robotcar"),
+        "--descriptors method.npz": f"--descriptors {tmp_path / 'method.npz'}",
+        "<images>": str(tmp_path / "images"),
         "pretrained/": f"{ROOT}/pretrained/",
-        "<checkpoint>": str(trained_run / "best.pth"),
+        "<checkpoint>": str(checkpoint),
         "--traversal DIR": "--traversal raw",
         "--images DIR": "--images photos",
         "--out DIR": "--out converted",

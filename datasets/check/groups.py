@@ -53,7 +53,8 @@ def _group(kind: str, gallery: Sequence[str], queries: Sequence[str], *folders: 
     paths = [*gallery, *queries]
     found, reason = detect_kind(paths) if kind == "auto" else (KINDS[kind], "as given")
     labelled = bool(gallery) or any(label_folder(os.path.dirname(path)) for path in paths)
-    return Group(tuple(gallery), tuple(queries), *folders, found, reason, found.name == "iddav2" and labelled)
+    trains = (found.name == "iddav2" and labelled) or os.path.basename(os.path.dirname(folders[0])) == "train"
+    return Group(tuple(gallery), tuple(queries), *folders, found, reason, trains)
 
 
 def read_groups(root: Path, kind: str) -> tuple[str, list[Group], list[str], list[str]]:
@@ -177,7 +178,7 @@ def _judge_places(group: Group, pair: PairReport, found: Findings) -> None:
         )
 
     if group.trains and pair.no_positive_train:
-        remedy = "training refuses them: move them away, or raise --train_pos_dist_threshold"
+        remedy = "training refuses them: raise --train_pos_dist_threshold, or leave them out by --on_bad_image skip"
         found.problems.append(
             lacking(pair.no_positive_train, f"{camera} within {pair.train_threshold_m:g} m ({remedy})")
         )

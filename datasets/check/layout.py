@@ -7,6 +7,7 @@ from datasets.naming import CONDITIONS, is_no_data
 
 PREVIEW = "preview.png"
 """The contact sheet of the town, no image of a data set."""
+SPLITS = ("train", "val", "test")
 DEEPEST = 3
 """How many levels below a root `roots_below` searches."""
 
@@ -25,10 +26,21 @@ def find_pairs(root: Path) -> tuple[str, list[tuple[Path, Path]]]:
         pairs = [(gallery, folder) for folder in queries if folder.is_dir()]
     if pairs:
         return f"RobotCar: overcast with {', '.join(queries.name for _, queries in pairs)}", pairs
+    for split in SPLITS:
+        if field := field_pair(root, split):
+            pairs += [(root / field[0], root / queries) for queries in field[1]]
+    if pairs:
+        return "VPR-datasets-downloader: {train,val,test}/database with queries*", pairs
     for parent in (root, *subfolders(root)):
         galleries = [parent / name for name in ("gallery", "database") if (parent / name).is_dir()]
         pairs += [(gallery, queries) for gallery in galleries for queries in _query_folders(parent)]
     return ("gallery or database with queries*" if pairs else "one plain set, no gallery with queries"), pairs
+
+
+def field_pair(root: Path, split: str) -> tuple[str, list[str]] | None:
+    """`<split>/database` and all `<split>/queries*` below a root, as VPR-datasets-downloader makes them; None without both."""
+    queries = [f"{split}/{folder.name}" for folder in _query_folders(root / split)]
+    return (f"{split}/database", queries) if queries and (root / split / "database").is_dir() else None
 
 
 def roots_below(root: Path) -> list[Path]:

@@ -122,7 +122,7 @@ def evaluate_places(
         gallery = galleries[key]
         if gallery is not None:
             with alone():
-                results.append(_search(s, gallery, queries, keep_descriptors))
+                results.append(retrieve(s, gallery, queries, keep_descriptors))
         uses[key] -= 1
         if not uses[key]:
             del galleries[key]
@@ -139,7 +139,7 @@ def _gallery_key(s: EvaluationSet) -> tuple:
     return (id(s.gallery), s.scale)
 
 
-def _search(s: EvaluationSet, gallery: SearchableGallery, queries: np.ndarray, keep_descriptors: bool) -> SetResult:
+def retrieve(s: EvaluationSet, gallery: SearchableGallery, queries: np.ndarray, keep_descriptors: bool) -> SetResult:
     """Retrieve and score one set."""
     start = time.perf_counter()
     retrieved, descriptor_distance = gallery.search(queries, TOP_K)

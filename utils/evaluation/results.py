@@ -68,7 +68,19 @@ def evaluate_and_write(
     confusion = evaluate_segmentation(model, labelled, options) if labelled else None
     if not is_first():
         return None
-    content = results_dict(str(checkpoint), model.config, results, confusion) | provenance(flags or {})
+    return write_evaluation(str(checkpoint), model.config, results, confusion, folder, flags or {})
+
+
+def write_evaluation(
+    checkpoint: str,
+    config: NetworkConfig | None,
+    results: list[SetResult],
+    confusion: ConfusionMatrix | None,
+    folder: Path,
+    flags: Mapping[str, Any],
+) -> Evaluation:
+    """Print the table and write all result files into `folder`; arguments as of `results_dict`."""
+    content = results_dict(checkpoint, config, results, confusion) | provenance(flags)
     write_results(folder, content, results)
     if confusion is not None:
         log_segmentation(confusion)
@@ -77,13 +89,18 @@ def evaluate_and_write(
 
 
 def results_dict(
-    checkpoint: str, config: NetworkConfig, results: Sequence[SetResult], confusion: ConfusionMatrix | None
+    checkpoint: str, config: NetworkConfig | None, results: Sequence[SetResult], confusion: ConfusionMatrix | None
 ) -> dict:
-    """The content of `results.json`; recalls and IoU as fractions."""
+    """The content of `results.json`; recalls and IoU as fractions.
+
+    Parameters
+    ----------
+    checkpoint, config : the network's; or the files of given descriptors, and None.
+    """
     return {
         "checkpoint": checkpoint,
-        "arch": config.arch,
-        "semnet": config.semnet,
+        "arch": config and config.arch,
+        "semnet": config and config.semnet,
         "sets": [_set_entry(result, threshold) for result in results for threshold in result.recalls],
         "segmentation": None if confusion is None else _segmentation_entry(confusion),
     }
@@ -139,11 +156,9 @@ def write_results(folder: Path, content: dict, results: Sequence[SetResult]) -> 
     """Write `predictions/<name>.csv`, `descriptors/<name>.npz` if descriptors were kept, and last `results.json`."""
     for result in results:
         predictions = folder / "predictions" / f"{file_name(result.set.name)}.csv"
-        predictions.parent.mkdir(parents=True, exist_ok=True)
         write_whole(predictions, lambda part, result=result: _write_predictions(part, result))
         if result.query_descriptors is not None:
             descriptors = folder / "descriptors" / f"{file_name(result.set.name)}.npz"
-            descriptors.parent.mkdir(exist_ok=True)
             write_whole(descriptors, lambda part, result=result: _write_descriptors(part, result))
     # last: a folder that has it is whole
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")

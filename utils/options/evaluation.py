@@ -65,4 +65,7 @@ class PhotoOptions:
     )
     allow_missing_rows: bool = flag(False, "the CSV file may list images that are not in the gallery")
     top: int = flag(5, "matches per photo", least=1)
+    prune: bool = flag(
+        False, "drop from the store all descriptors of this network and size that are not this gallery's"
+    )
     json: bool = flag(False, "print JSON and nothing else")

@@ -3,14 +3,18 @@
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 
 from datasets.naming import Kind
 from datasets.pairs import without_positive, without_positive_text
 from datasets.places import ImageSet
 from datasets.sizes import smallest_scaled
+from utils.evaluation.given import read_given
 from utils.evaluation.recall import TOP_K, EvaluationSet
 from utils.evaluation.results import file_name
-from utils.options.pairs import SetFlags, load_pair, split_folders
+from utils.options.pairs import SetFlags, folders_below, kind_of_pair, load_pair, split_folders
 from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
 from utils.system.tables import align, printable
@@ -24,7 +28,8 @@ def evaluation_sets(
     thresholds = tuple(getattr(args, "threshold_m", None) or ())
     if args.dataset_root_val:
         root = args.dataset_root_val
-        galleries, queries = ([root / f for f in split_folders(root, part)] for part in (args.val_g, args.val_q))
+        named = folders_below(root, "val", args.val_g, args.val_q)
+        galleries, queries = ([root / f for f in split_folders(root, part)] for part in named)
         metres_flag = "--threshold_m" if hasattr(args, "threshold_m") else "--val_pos_dist_threshold"
         flags = SetFlags("--dataset_root_val", "--kind_val", metres_flag)
         own = thresholds or ((val_threshold_m,) if val_threshold_m else ())
@@ -42,6 +47,26 @@ def evaluation_sets(
     if few:
         LOGGER.info("fewer than %d gallery images, so recalls count those there are: %s", TOP_K, ", ".join(few))
     return sets
+
+
+def given_sets(args: argparse.Namespace) -> tuple[list[EvaluationSet], list[tuple[np.ndarray, np.ndarray]]]:
+    """A set per file of `--descriptors`, named as the file, and its descriptors of gallery and queries."""
+    if args.dataset_root_val or args.dataset_root_test:
+        raise ValueError(
+            "--descriptors: the files name the images; leave out --dataset_root_val and --dataset_root_test"
+        )
+    sets, descriptors, said = [], [], {}
+    flags, thresholds = SetFlags("--descriptors", "--kind_test", "--threshold_m"), tuple(args.threshold_m or ())
+    for file in args.descriptors:
+        gallery, queries = read_given(file)
+        name, pair = Path(file).stem, (gallery.images, queries.images)
+        if name in {s.name for s in sets}:
+            raise ValueError(f"--descriptors: two files are named {name}; rename one, since a set has its file's name")
+        kind = kind_of_pair(flags, *pair, args.kind_test, thresholds, 1.0, said)
+        sets.append(_evaluation_set(name, *pair, kind, thresholds or (kind.eval_threshold_m,), 1.0, Screening()))
+        descriptors.append((gallery.descriptors, queries.descriptors))
+    LOGGER.info("%s", format_sets(sets))
+    return sets, descriptors
 
 
 def format_sets(sets: Sequence[EvaluationSet]) -> str:
@@ -87,7 +112,8 @@ def _test_sets(
     args: argparse.Namespace, screening: Screening, thresholds: tuple[float, ...], taken: set[str]
 ) -> list[EvaluationSet]:
     root = args.dataset_root_test
-    galleries, queries = split_folders(root, args.test_g), split_folders(root, args.test_q)
+    named = folders_below(root, "test", args.test_g, args.test_q)
+    galleries, queries = (split_folders(root, part) for part in named)
     flags = SetFlags("--dataset_root_test", "--kind_test", "--threshold_m" if hasattr(args, "threshold_m") else "")
     if len(galleries) == 1:
         galleries *= len(queries)

@@ -3,11 +3,26 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.check.layout import field_pair
 from datasets.naming import KINDS, Kind, detect_kind
 from datasets.pairs import camera_text, kind_text, shared_files, shared_text
 from datasets.places import ImageSet
+from utils.options.data import EvaluationFolders, TrainingFolders
 from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
+
+RELEASED = {
+    (TrainingFolders.train_g, TrainingFolders.train_q),
+    (EvaluationFolders.val_g, EvaluationFolders.val_q),
+    (EvaluationFolders.test_g, EvaluationFolders.test_q),
+}
+"""Galleries and queries where no flag names them."""
+
+
+def folders_below(root: Path, split: str, galleries: str, queries: str) -> tuple[str, str]:
+    """The folders that flags name; where none does and the root has VPR-datasets-downloader's layout, those of the split."""
+    field = field_pair(root, split) if (galleries, queries) in RELEASED else None
+    return (field[0], "+".join(field[1])) if field else (galleries, queries)
 
 
 def split_folders(root: Path, folders: str) -> list[str]:
@@ -63,6 +78,19 @@ def load_pair(
         several = len(galleries) > 1 or len(queries) > 1
         raise type(error)(f"{flags.root}: {error}{' (+ stands between two folders)' if several else ''}") from error
     gallery, query_set = loaded[tuple(galleries)], loaded[tuple(queries)]
+    return gallery, query_set, kind_of_pair(flags, gallery, query_set, kind, metres, scale, loaded)
+
+
+def kind_of_pair(
+    flags: SetFlags,
+    gallery: ImageSet,
+    query_set: ImageSet,
+    kind: str,
+    metres: tuple[float, ...],
+    scale: float | None,
+    loaded: dict[tuple, object],
+) -> Kind:
+    """The kind of a pair, logged, and doubts about the pair; arguments as of `load_pair`."""
     found, reason = detect_kind([*gallery.paths, *query_set.paths])
     found, reason = (found, reason) if kind == "auto" else (KINDS[kind], "as given")
     own = found.train_threshold_m if flags is TRAINING else found.eval_threshold_m
@@ -72,7 +100,7 @@ def load_pair(
         LOGGER.info("%s", said)
         loaded["said",].add(said)
     _check_pair(flags, gallery, query_set, found)
-    return gallery, query_set, found
+    return found
 
 
 def _check_pair(flags: SetFlags, gallery: ImageSet, queries: ImageSet, kind: Kind) -> None:

@@ -73,5 +73,12 @@ def eval_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "Evaluate a SegVPR checkpoint, ours or a released one. With no data set flag it uses the town.", EVAL
     )
-    parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="the checkpoint to evaluate")
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument("--resume", type=Path, metavar="CKPT", help="the checkpoint to evaluate")
+    scored.add_argument(
+        "--descriptors",
+        nargs="+",
+        metavar="FILE.npz",
+        help="score these descriptors of any program instead, a set per file (arrays gallery, queries, gallery_paths, query_paths)",
+    )
     return parser

@@ -2,11 +2,13 @@
 
 import argparse
 
-from datasets.naming import CLASS_NAMES, count_suffixes, label_path, list_folder
+from datasets.naming import CLASS_NAMES, Kind, count_suffixes, label_path, list_folder
+from datasets.pairs import without_positive
+from datasets.places import ImageSet
 from datasets.reading.transforms import common_size
 from datasets.sizes import CROP, smallest_cropped, smallest_scaled
 from models.config import MIN_SIDE
-from utils.options.pairs import TRAINING, load_pair, split_folders
+from utils.options.pairs import TRAINING, folders_below, load_pair, split_folders
 from utils.retrieval.screening import Screening
 from utils.system.logs import LOGGER
 from utils.training.data import TrainingData, prepare_training
@@ -19,7 +21,8 @@ def training_data(args: argparse.Namespace, screening: Screening) -> TrainingDat
         raise ValueError(
             "--dataset_root is missing: give the root of the training set, or no data set flag at all for the town"
         )
-    galleries, queries = ([root / f for f in split_folders(root, part)] for part in (args.train_g, args.train_q))
+    named = folders_below(root, "train", args.train_g, args.train_q)
+    galleries, queries = ([root / f for f in split_folders(root, part)] for part in named)
     metres = (args.train_pos_dist_threshold,) if args.train_pos_dist_threshold else ()
     gallery, query_set, kind = load_pair(TRAINING, galleries, queries, args.kind, metres, args.eval_scale, screening)
     LOGGER.info("training set: gallery %r; queries %r", gallery, query_set)
@@ -33,6 +36,8 @@ def training_data(args: argparse.Namespace, screening: Screening) -> TrainingDat
         require_labels([*gallery.paths, *query_set.paths], screening.skip)
     min_side = max(smallest_cropped(), smallest_scaled(scale))
     gallery, query_set = (screening.usable(images, min_side, with_labels) for images in (gallery, query_set))
+    if screening.skip:
+        query_set = with_positive(gallery, query_set, args.train_pos_dist_threshold or kind.train_threshold_m, kind)
     targets = target_paths(args, screening)
     data = prepare_training(
         gallery, query_set, kind, args.train_pos_dist_threshold, targets, args.DA_datasets, args.eval_scale
@@ -40,6 +45,18 @@ def training_data(args: argparse.Namespace, screening: Screening) -> TrainingDat
     paths = [*gallery.paths, *query_set.paths]
     check_size(paths[0], common_size(paths), scale)
     return data
+
+
+def with_positive(gallery: ImageSet, queries: ImageSet, metres: float, kind: Kind) -> ImageSet:
+    """The queries that training can use, the others counted in the log; all of them where none has a positive."""
+    lacking = without_positive(gallery, queries, metres, kind.same_camera)
+    if not 0 < len(lacking) < len(queries):
+        return queries
+    LOGGER.warning(
+        "--on_bad_image skip: %d of %d training queries are left out: no gallery image within %g m",
+        *(len(lacking), len(queries), metres),
+    )
+    return queries.without({queries.paths[i] for i in lacking})
 
 
 def require_labels(paths: list[str], skip: bool) -> None:

@@ -65,7 +65,7 @@ class Page(NamedTuple):
     ----------
     run : name of the run folder.
     content : the content of `results.json`.
-    config : the network's.
+    config : the network's, None for descriptors of another program.
     panels : which pictures of a view mean something.
     seen, span : see `utils.report.attention`.
     sets : how many were evaluated; the first of them are shown.
@@ -73,7 +73,7 @@ class Page(NamedTuple):
 
     run: str
     content: dict
-    config: NetworkConfig
+    config: NetworkConfig | None
     panels: Panels
     recall: Captioned | None
     maps: list[Captioned]
@@ -158,19 +158,25 @@ def headline(content: dict) -> str:
 
 def facts(page: Page) -> list[str]:
     """Network and run, by the values of the flags; the run by its date if its folder's name has one."""
-    config = page.config
+    config, network = page.config, []
+    if config:
+        network = [
+            f"{config.arch} with {config.semnet}",
+            f"attention {config.attention}",
+            *([] if config.guidance else ["no guidance"]),
+            f"input {config.input}",
+        ]
     stamp = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-\d\d", page.run)
     return [
-        f"{config.arch} with {config.semnet}",
-        f"attention {config.attention}",
-        *([] if config.guidance else ["no guidance"]),
-        f"input {config.input}",
+        *network,
         f"run of {stamp[1]} {stamp[2]}:{stamp[3]}" if stamp else printable(page.run),
     ]
 
 
 def legend(page: Page) -> list[tuple[str, str]]:
     """Name and CSS colour of the classes that the views show."""
+    if not page.panels.classes:
+        return []
     number = page.config.num_classes
     names, colours = class_names(number), class_colours(number)
     everything = [view for views in page.seen.views.values() for view in views]

@@ -10,7 +10,7 @@ from models.segvpr import SegVPR
 from utils.evaluation.metrics import ConfusionMatrix
 from utils.evaluation.recall import SetResult
 from utils.evaluation.results import file_name
-from utils.report.attention import LEAST_EFFECT, Seen, View, attention_span, class_attention, look_at_sets
+from utils.report.attention import LEAST_EFFECT, NOTHING_SEEN, Seen, View, attention_span, class_attention, look_at_sets
 from utils.report.cases import choose_cases
 from utils.report.figures import (
     LEAST_CELL,
@@ -37,7 +37,7 @@ QUALITIES = (80, 65, 50, 35)
 
 def write_report(
     folder: Path,
-    model: SegVPR,
+    model: SegVPR | None,
     content: dict,
     results: Sequence[SetResult],
     confusion: ConfusionMatrix | None,
@@ -53,27 +53,27 @@ def write_report(
     ----------
     folder : the run folder; a time in its name is the report's date.
     model, before : the evaluated network and, optionally, the same before training, both placed by `options.compute`; used
-        in eval mode.
+        in eval mode. None: for descriptors that another program made, of which attention and classes are not known.
     content : the value of `utils.evaluation.results.results_dict` for `results` and `confusion`.
     history : one dict per epoch, as in `history.csv`.
     seed : decides which hits and which attention maps are shown.
     head_trained : whether training had a semantic loss; if not, classes and mIoU mean nothing and are left out.
     """
     figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
     photos: Photos = cache(load_thumbnail)
-    panels = Panels(model.config.attention != "none", head_trained)
-    seen = look_at_sets(model, before, results if any(panels) else [], options, seed)
+    panels = Panels(model.config.attention != "none", head_trained) if model else Panels(False, False)
+    seen = look_at_sets(model, before, results, options, seed) if model and any(panels) else NOTHING_SEEN
     # of the evaluated model alone: the one from before is drawn on its scale
     span = attention_span([view.look for views in seen.views.values() for view in views])
     cases = _cases(results, seed)
     untrained = {*(() if head_trained else HEAD_PARTS), *(() if panels.attention else ("attention",))}
     _save_retrievals(figures, cases, photos)
-    _save_attention(figures, seen.views, span, model.config.num_classes, panels)
+    if model:
+        _save_attention(figures, seen.views, span, model.config.num_classes, panels)
     page = Page(
         run=folder.resolve().name,
         content=content,
-        config=model.config,
+        config=model and model.config,
         panels=panels,
         recall=_recall(figures, content, results),
         maps=[_map(figures, r) for r in results[:MAX_MAPS]],
@@ -82,10 +82,7 @@ def write_report(
         span=span,
         rests=_rests(figures, seen) if all(panels) and seen.images else None,
         segmentation=_segmentation(figures, confusion) if head_trained else [],
-        training=[
-            Captioned(save_plot(draw, figures / f"{name}.png"), alt)
-            for name, (draw, alt) in history_plots(history or [], untrained).items()
-        ],
+        training=_training(figures, history or [], untrained),
         sets=len(results),
     )
     for quality in QUALITIES:
@@ -162,6 +159,11 @@ def _segmentation(figures: Path, confusion: ConfusionMatrix | None) -> list[Capt
             _folded(rare, unseen_predictions(confusion), confusion),
         ),
     ]
+
+
+def _training(figures: Path, history: list[dict], untrained: set[str]) -> list[Captioned]:
+    plots = history_plots(history, untrained).items()
+    return [Captioned(save_plot(draw, figures / f"{name}.png"), alt) for name, (draw, alt) in plots]
 
 
 def _folded(what: str, classes: Sequence[int], confusion: ConfusionMatrix) -> str:
