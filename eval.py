@@ -160,6 +160,8 @@ def localize_photos(args: argparse.Namespace) -> None:
     allowed = localizer.allowed(**prior)
     if allowed is not None and not allowed.any():
         raise ValueError("--near, --near_latlon, --camera: no gallery image agrees with them; correct them")
+    if args.prune:
+        LOGGER.info("%d descriptors were dropped from the store", localizer.prune())
     if from_stdin:
         answer_lines(localizer, args.top, prior)
         return

@@ -99,12 +99,18 @@ def test_every_command_runs(places):
         assert run(command) == 0, command
 
 
-def test_python_blocks_run(trained_run, tmp_path, monkeypatch):
+def test_python_blocks_run(trained_run, tiny_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(trained_run / "best.pth", tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
+    shutil.copytree(tiny_root / "robotcar/overcast", "gallery")
+    for name in ("photo.jpg", "new.jpg"):
+        shutil.copy(min((tiny_root / "robotcar/rain").iterdir()), name)
+    localizing, *others = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(others) == 2
+    names = {}
+    exec(localizing, names)
+    assert len(names["localizer"]) == 7 and len(names["found"].matches) == 5 and Path("gallery.csv").is_file()
+    for block in others:
         names = {"torch": torch, "images": torch.zeros((2, 3, 112, 128), dtype=torch.uint8)}
         exec(block.replace("path/of/this/repository", str(ROOT)), names)
         assert names["descriptors"].shape == (2, names["model"].descriptor_dim)

@@ -79,6 +79,8 @@ def export_onnx(model: SegVPR, out: Path, settings: OnnxSettings) -> float | Non
     network = DescriptorNetwork(model, settings.raw).eval()
     with replacing(out) as part:
         _write(network, part, _noise(1, settings.size, network), settings.opset)
+        if model.image_size is not None:
+            _record_size(part, model.image_size)
         difference = compare(network, part, settings.size) if find_spec("onnxruntime") else None
         if difference is not None and not difference <= TOLERANCE:
             raise ValueError(
@@ -123,6 +125,16 @@ def _write(network: DescriptorNetwork, path: Path, example: Tensor, opset: int) 
         )
 
 
+def _record_size(path: Path, image_size: int) -> None:
+    """Put the longer side that photos should have into the file's metadata, as `image_size`."""
+    import onnx
+
+    content = onnx.load(str(path))
+    entry = content.metadata_props.add()
+    entry.key, entry.value = "image_size", str(image_size)
+    onnx.save(content, str(path))
+
+
 def _noise(batch: int, size: tuple[int, int], network: DescriptorNetwork) -> Tensor:
     """Images of noise of (width, height), the same at every call."""
     values = generator(0, "export", batch).integers(0, 256, (batch, 3, size[1], size[0]))
@@ -162,6 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         form = "uint8 RGB" if settings.raw else "float32, network input space"
         network = checkpoint.config
         LOGGER.info("%s: %s; images %dx%d, %s", args.out, network, *settings.size, form)
+        trained = checkpoint.image_size
+        if trained is not None and trained != max(settings.size):
+            LOGGER.warning(
+                "--size %d %d: the network's training had images of %d px on the longer side", *settings.size, trained
+            )
         if difference is None:
             LOGGER.info("not checked against torch: onnxruntime is not installed (pip install onnxruntime)")
         else:

@@ -50,6 +50,19 @@ def test_the_file_gives_what_torch_gives(checkpoint, tmp_path, capsys, raw, opse
         assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+def test_the_file_says_what_size_photos_should_have(checkpoint, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx", reason=NEEDS_ONNX)
+    model = load_checkpoint(checkpoint).build()
+    model.image_size = 160
+    save_checkpoint(tmp_path / "sized.pth", model, {})
+    assert export.main(command(tmp_path / "sized.pth", tmp_path / "out.onnx")) == 0
+    assert "--size 128 112: the network's training had images of 160 px" in capsys.readouterr().err
+    content = onnx.load(str(tmp_path / "out.onnx"))
+    assert {entry.key: entry.value for entry in content.metadata_props}["image_size"] == "160"
+    assert export.main(["--resume", str(tmp_path / "sized.pth"), "--out", str(tmp_path / "weights.pth")]) == 0
+    assert load_checkpoint(tmp_path / "weights.pth").image_size == 160
+
+
 def test_a_file_that_differs_is_not_kept(checkpoint, tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnx", reason=NEEDS_ONNX)
     pytest.importorskip("onnxruntime", reason=NEEDS_ONNX)

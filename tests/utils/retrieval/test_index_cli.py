@@ -116,7 +116,7 @@ def test_an_index_is_kept_beside_the_checkpoint(evaluate, trained_run, embedded,
     for images in (18, 0):
         embedded["images"] = 0
         assert evaluate("--index", "HNSW8", "--resume", checkpoint)[0] == 0 and embedded["images"] == images
-    assert len(list((tmp_path / "run/descriptors_store").glob("*/index-*.faiss"))) == 1
+    assert len(list((tmp_path / "run/descriptors_store").glob("*/*/index-*.faiss"))) == 1
 
 
 @pytest.mark.parametrize(

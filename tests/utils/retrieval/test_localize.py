@@ -19,7 +19,7 @@ from utils.retrieval import Localizer
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.retrieval.localize import Localisation, Match, format_localisations, photo_paths, spread, to_json
 from utils.retrieval.screening import Screening
-from utils.retrieval.store import DESCRIPTORS
+from utils.retrieval.store import IMAGES
 from utils.runs.checkpoints import load_checkpoint, save_checkpoint
 from utils.system.logs import start_logging
 
@@ -71,7 +71,7 @@ def test_a_photo_of_the_gallery_is_found_first(embedded, checkpoint, gallery_fol
     assert (best.east, best.north) == (277000.0 + 3 * SPACING_M, 110000.0)
     assert second.descriptor_distance > best.descriptor_distance
     # the store lies beside the checkpoint, and a second call embeds the photos alone
-    assert len(list((checkpoint.parent / "descriptors_store").glob(f"*/{DESCRIPTORS}"))) == 1
+    assert len(list((checkpoint.parent / "descriptors_store").glob(f"*/{IMAGES}"))) == 1
     embedded.clear()
     again = localize(checkpoint, gallery, photos[:1])
     assert embedded == [1] and again[0].matches[:2] == found.matches and len(again[0].matches) == 5
