@@ -35,7 +35,7 @@ from utils.runs.folders import check_exp_name
 from utils.runs.provenance import log_environment
 from utils.system import distributed
 from utils.system.command import run_command
-from utils.system.compute import Compute, resolve_compute
+from utils.system.compute import Compute, resolve_compute, resolve_device
 from utils.system.launch import launched
 from utils.system.logs import LOGGER, start_logging
 
@@ -54,10 +54,10 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     check_exp_name(args.exp_name)
     if args.calibrate is not None and not args.dataset_root_val:
         raise ValueError("--calibrate: needs a validation set; give --dataset_root_val DIR")
-    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
-    options = arguments.embedding_options(args, compute)
     screening = Screening(args.on_bad_image)
-    with distributed.started(compute.device), ExitStack() as held:
+    with distributed.started(resolve_device(args.device)), ExitStack() as held:
+        compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+        options = arguments.embedding_options(args, compute)
         start = distributed.from_first(lambda: set_up(args, compute, screening, command, held))
         folder, checkpoint, sets, labelled, head_trained = start
         model = compute.place(checkpoint.build())
@@ -157,6 +157,8 @@ def localize_photos(args: argparse.Namespace) -> None:
     allowed = localizer.allowed(**prior)
     if allowed is not None and not allowed.any():
         raise ValueError("--near, --near_latlon, --camera: no gallery image agrees with them; correct them")
+    if args.prune:
+        LOGGER.info("%d descriptors were dropped from the store", localizer.prune())
     if from_stdin:
         answer_lines(localizer, args.top, prior)
         return

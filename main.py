@@ -50,7 +50,7 @@ from utils.runs.folders import (
 from utils.runs.provenance import log_environment
 from utils.system import distributed
 from utils.system.command import run_command
-from utils.system.compute import Compute, check_sync_bn, resolve_compute
+from utils.system.compute import Compute, check_sync_bn, resolve_compute, resolve_device
 from utils.system.logs import LOGGER, start_logging
 from utils.system.seeding import seed_torch
 from utils.training.data import TrainingData
@@ -96,11 +96,10 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
     check_exp_name(args.exp_name)
     settings = arguments.training_settings(args)
-    compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
-    options = arguments.embedding_options(args, compute)
-    args.precision = compute.precision  # what auto meant, so that a resumed run keeps to it
     screening = Screening(args.on_bad_image)
-    with distributed.started(compute.device), ExitStack() as held:
+    with distributed.started(resolve_device(args.device)), ExitStack() as held:
+        compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)
+        options = arguments.embedding_options(args, compute)
         if args.sync_bn:
             check_sync_bn(compute.device)
         start_logging()
@@ -108,6 +107,8 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         folder, data, sets, labelled, record, model, training, notice, finished = start
         if finished:
             return
+        compute = compute.in_precision(record["arguments"]["precision"])
+        options = replace(options, compute=compute)
         if args.sync_bn:
             model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
         model = compute.place(model)
@@ -162,6 +163,11 @@ def set_up(
     """Run folder, data and network of a run; errors name the flag or the file. The folder stays locked until `held` ends."""
     found = find_checkpoint(args.resume, args.exp_name)
     resumed = load_newest(found) if found else None
+    going_on = resumed is not None and "run" in resumed.training
+    if args.precision == "auto":  # kept in the record: a run that goes on has what auto meant at its start
+        saved = arguments.recorded_arguments(resumed.training["record"]) if going_on else {}
+        args.precision = saved.get("precision", compute.precision)
+    compute = compute.in_precision(args.precision)
     notice = nothing_found(args.exp_name) if args.resume == "auto" and not found else ""
     folder = own_folder(args.exp_name, found) or held.enter_context(new_run_folder(args.exp_name))
     held.enter_context(locked(folder))
@@ -181,7 +187,7 @@ def set_up(
     model = starting_model(args, resumed)
     model.image_size = photo_size(data)
     training = None if resumed is None else {}
-    if resumed and "run" in resumed.training:
+    if going_on:
         check_format(resumed)
         saved = resumed.training["record"]
         check_record({**saved, "arguments": arguments.recorded_arguments(saved)}, record, may_change())

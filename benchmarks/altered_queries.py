@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from datasets.command_line import HelpFormatter, OneLineParser, add_flags, flag, read_flags
+from datasets.command_line import OneLineParser, add_flags, flag, read_flags
 from datasets.files import soft_link, write_whole
 from datasets.jobs import run_jobs, with_progress
 from datasets.naming import list_images
@@ -152,9 +152,7 @@ def make(settings: Settings) -> None:
 
 def build_parser() -> OneLineParser:
     """Command line of `python3 -m benchmarks.altered_queries`."""
-    parser = OneLineParser(
-        prog="benchmarks.altered_queries", description=__doc__.split("\n")[0], formatter_class=HelpFormatter
-    )
+    parser = OneLineParser(prog="benchmarks.altered_queries", description=__doc__.split("\n")[0])
     add_flags(parser, Settings, "options")
     return parser
 

@@ -15,12 +15,12 @@ import numpy as np
 
 import eval as evaluation_script
 import main as training_script
-from datasets.command_line import HelpFormatter, OneLineParser
+from benchmarks.showcase import showcase
+from datasets.command_line import OneLineParser
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
 from utils.evaluation.recall import EvaluationSet, evaluate_places
-from utils.report.showcase import showcase
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import SHIPPED, load_checkpoint
 from utils.runs.folders import newest, weights_of_run
@@ -142,7 +142,7 @@ def compare(before: list[dict[str, float]], after: list[dict[str, float]], shipp
 
 
 def build_parser() -> OneLineParser:
-    parser = OneLineParser("benchmarks.demo", description=__doc__.splitlines()[0], formatter_class=HelpFormatter)
+    parser = OneLineParser("benchmarks.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="train once per seed")
     parser.add_argument("--out", type=Path, default=Path("data/demo_town"), metavar="DIR", help="the town's folder")
     return parser

@@ -1,6 +1,7 @@
-"""Train a small SegVPR on many drawn towns, a new one in every leg, into one file that ships.
+"""Train a SegVPR on many drawn towns, a new one in every leg, into one file that ships.
 
-    python3 -m benchmarks.train_town [--legs 24] [--pretrain PATH] [--out segvpr_town.pth] [flags of main.py ...]
+    python3 -m benchmarks.train_town [--legs 24] [--out segvpr_town.pth] [flags of main.py ...]
+    python3 -m benchmarks.train_town --recipe photos --pretrain imagenet|PATH [--out segvpr_photos.pth] [flags of main.py ...]
 
 A leg is a run of main.py on a town of its own that starts from the weights of the leg before. All legs have one synthetic camera,
 queries in rain, snow, sun and at night, and labels. Evaluation uses other towns, and another camera in them too. You may stop the
@@ -13,20 +14,26 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 import eval as evaluation_script
 from benchmarks.demo import SIZE, SMALL, run, words
 from benchmarks.harness.jobs import Job, arguments_of, changed, devices, newest_run, own_flags, run_jobs
 from benchmarks.harness.machine import machine
 from benchmarks.study.variants import CONDITIONS, town_flags
-from datasets.command_line import HelpFormatter, OneLineParser, number, positive, read_flags
+from datasets.command_line import OneLineParser, number, positive, read_flags
 from datasets.files import write_text
 from datasets.town import DONE, make_town
 from datasets.town.passes import MORE, STANDARD_PASSES
+from datasets.town.world.difficulty import PRESETS, STANDARD
+from models.segvpr import SegVPR
 from utils.options.parsers import main_parser
-from utils.runs.checkpoints import load_checkpoint, save_checkpoint
+from utils.runs.checkpoints import TRAINING_ONLY, content_of, load_checkpoint, save_checkpoint, write_atomically
 from utils.runs.folders import LAST, weights_of_run
 from utils.summarize import RESULTS
 from utils.system.command import run_command
@@ -36,55 +43,128 @@ from utils.system.tables import align
 from utils.training.optimizers import poly
 from utils.training.settings import LossSettings
 
-LARGEST_BYTES = 25 * 2**20
 VALIDATION_SEED, FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED = 90_000, 91_000, 1_000
 """Seeds of towns. Training counts up from its first seed and must stay below the others."""
 TRAINED_IN = ("rain", *MORE)
 """Conditions of the training queries, which the synthetic camera takes."""
-NETWORK = {
-    "attention": "after_norm",
-    "input": "imagenet",
-    "da_method": "none",
-    "train_q": "+".join(f"town10/queries_{name}/front_rear" for name in TRAINED_IN),
-    "lr": "0.001",
-}
-"""Where it differs from the demo's network; docs/study.md gives the reasons."""
 FEWEST, MOST = 5, 80
 """Random negatives among which the nearest are taken: in the first leg, and at most. A trained network can use harder ones."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one of the networks that ship is trained.
+
+    Attributes
+    ----------
+    flags : where its legs differ from the demo's run; docs/study.md gives the reasons.
+    size, places, legs, evaluation_towns : defaults of the flags of these names.
+    validation_places : of the town on which each leg is validated, if it is drawn smaller.
+    difficulties : presets of the training towns, in turn.
+    kept : share of the encoder's first weights in the result (Wortsman et al., CVPR 2022, section 3); 0 keeps none.
+    largest_bytes : of the file.
+    """
+
+    flags: Mapping[str, str]
+    size: tuple[int, int]
+    places: int
+    legs: int
+    evaluation_towns: int
+    difficulties: tuple[str, ...]
+    kept: float
+    validation_places: int
+    largest_bytes: int
+
+
+SHARED = {"da_method": "none", "train_q": "+".join(f"town10/queries_{name}/front_rear" for name in TRAINED_IN)}
+RECIPES = {
+    "town": Recipe(
+        SHARED | {"attention": "after_norm", "input": "imagenet", "lr": "0.001"},
+        SIZE,
+        places=150,
+        legs=24,
+        evaluation_towns=2,
+        difficulties=(STANDARD,),
+        kept=0.0,
+        validation_places=150,
+        largest_bytes=25 * 2**20,
+    ),
+    "photos": Recipe(
+        SHARED
+        | {
+            "arch": "resnet50",
+            "semnet": "fcn",
+            "attention": "none",
+            "input": "balanced",
+            "train_enc_from": "3",
+            "freeze_bn": "",
+            "loss": "pairs",
+            "n_neg": "0",
+            "mining": "random",
+            "batch_size": "10",
+            "optimizer": "adamw",
+            "weight_decay": "0.01",
+            "lr": "1e-6",
+            "warmup_steps": "20",
+            "queries_per_epoch": "960",
+            "cache_refresh_rate": "960",
+            "train_pos_dist_threshold": "12",
+            "augment": "all",
+            "augment_zoom": "0.6",
+            "class_weights": "",
+            "eval_scale": "0.5",
+        },
+        (480, 270),
+        places=120,
+        legs=8,
+        evaluation_towns=1,
+        difficulties=(STANDARD, "hard-1"),
+        kept=0.5,
+        validation_places=40,
+        largest_bytes=64 * 2**20,
+    ),
+}
 
 DECIDED = "exp_name resume dataset_root dataset_root_val dataset_root_test DA_datasets seed lr_triplets".split()
 """Flags of main.py that this program sets."""
 
 
-def build_parser() -> OneLineParser:
-    """Command line of `python3 -m benchmarks.train_town`; flags that it does not know go to main.py."""
+def build_parser(name: str = "town") -> OneLineParser:
+    """Command line of `python3 -m benchmarks.train_town` for one recipe; flags that it does not know go to main.py."""
+    recipe = RECIPES[name]
     parser = OneLineParser(
         "benchmarks.train_town",
         description=__doc__.splitlines()[0],
         epilog="Other flags go to main.py (--lr is the rate of the first leg).",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     legs = "towns to train on; the learning rate falls from leg to leg, so give the same number to continue"
-    add("--legs", type=positive, default=24, metavar="N", help=legs)
-    add("--places", type=positive, default=150, metavar="N", help="per town")
-    add("--size", type=positive, nargs=2, default=SIZE, metavar=("W", "H"), help="of the pictures")
-    add("--evaluation_towns", type=positive, default=2, metavar="N", help="unseen towns")
-    add("--name", default="train_town", help="runs go to runs/NAME")
-    add("--data", type=Path, default=Path("data/train_town"), metavar="DIR", help="folder of the towns")
+    add("--recipe", choices=tuple(RECIPES), default=name, help="town: a small network; photos: one for real streets")
+    add("--legs", type=positive, default=recipe.legs, metavar="N", help=legs)
+    add("--places", type=positive, default=recipe.places, metavar="N", help="per town")
+    add("--size", type=positive, nargs=2, default=recipe.size, metavar=("W", "H"), help="of the pictures")
+    add("--evaluation_towns", type=positive, default=recipe.evaluation_towns, metavar="N", help="unseen towns")
+    add("--name", default=f"train_{name}", help="runs go to runs/NAME")
+    add("--data", type=Path, default=Path(f"data/train_{name}"), metavar="DIR", help="folder of the towns")
     add("--pretrain", default="none", metavar="imagenet|none|PATH", help="encoder weights of the first leg")
     seed = number(int, {"least": 0})
     add("--seed", type=seed, default=0, metavar="N", help="of weights and of training")
-    add("--out", type=Path, metavar="FILE", help="the result (default: segvpr_town.pth in the folder of the runs)")
+    add("--out", type=Path, metavar="FILE", help=f"the result (default: segvpr_{name}.pth in the folder of the runs)")
     return parser
+
+
+def parse(command: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our arguments, with the defaults of the recipe that is named, and what is left for main.py."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", choices=tuple(RECIPES), default="town")
+    return build_parser(first.parse_known_args(command)[0].recipe).parse_known_args(command)
 
 
 def shared_flags(args: argparse.Namespace, extra: Sequence[str], leg: int = 0) -> dict[str, str]:
     """Flags of a leg except rate and town; those of the command line replace ours."""
     own = own_flags(extra, "benchmarks.train_town", DECIDED)
     ours = {"target_size": " ".join(map(str, args.size)), "pretrain": args.pretrain}
-    flags = {**SMALL, **NETWORK, "neg_samples": str(min(MOST, FEWEST * 4**leg)), **ours, **own}
+    flags = {**SMALL, **RECIPES[args.recipe].flags, "neg_samples": str(min(MOST, FEWEST * 4**leg)), **ours, **own}
     return {**flags, "precision": resolve_compute(own.get("device", "auto"), flags["precision"]).precision}
 
 
@@ -106,8 +186,12 @@ def town_folder(args: argparse.Namespace, seed: int) -> Path:
     return args.data / f"town_{seed}"
 
 
-def draw(args: argparse.Namespace, seed: int, passes: Sequence[str] = tuple(STANDARD_PASSES)) -> Path:
-    return make_town(town_folder(args, seed), tuple(args.size), args.places, seed, passes=passes)
+def draw(
+    args: argparse.Namespace, seed: int, passes: Sequence[str] = tuple(STANDARD_PASSES), places: int | None = None
+) -> Path:
+    presets = RECIPES[args.recipe].difficulties
+    knobs = PRESETS[presets[seed % len(presets)]]
+    return make_town(town_folder(args, seed), tuple(args.size), places or args.places, seed, knobs=knobs, passes=passes)
 
 
 def draw_training(args: argparse.Namespace, leg: int, job: Job) -> None:
@@ -119,9 +203,8 @@ def draw_training(args: argparse.Namespace, leg: int, job: Job) -> None:
 
 
 def draw_validation(args: argparse.Namespace) -> Path:
-    return draw(
-        args, VALIDATION_SEED, [f"{town}/{name}" for town in ("town10", "town3") for name in ("gallery", "rain")]
-    )
+    passes = [f"{town}/{name}" for town in ("town10", "town3") for name in ("gallery", "rain")]
+    return draw(args, VALIDATION_SEED, passes, min(args.places, RECIPES[args.recipe].validation_places))
 
 
 def weights_of(folder: Path, leg: int) -> Path:
@@ -172,6 +255,15 @@ def clean_up(args: argparse.Namespace, leg: int) -> None:
         weights_of(folder, leg - 1).unlink(missing_ok=True)
     if (town / DONE).is_file():
         shutil.rmtree(town)
+
+
+def mixed(start: Path, last: Path, kept: float) -> SegVPR:
+    """The last network, its encoder's weights averaged with those that it started from; `kept` is their share."""
+    model, encoder = load_checkpoint(last).build(), load_checkpoint(start).build().encoder
+    with torch.no_grad():
+        for own, first in zip(model.encoder.parameters(), encoder.parameters(), strict=True):
+            own.lerp_(first, kept)
+    return model
 
 
 def untrained_weights(args: argparse.Namespace, extra: Sequence[str]) -> Path:
@@ -225,17 +317,17 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
         raise ValueError(
             f"--legs {args.legs}: more than there are training towns; give at most {VALIDATION_SEED - FIRST_TRAINING_SEED}"
         )
-    folder = Path("runs", args.name)
+    recipe, folder = RECIPES[args.recipe], Path("runs", args.name)
     folder.mkdir(parents=True, exist_ok=True)
-    out = args.out or folder / "segvpr_town.pth"
+    out = args.out or folder / f"segvpr_{args.recipe}.pth"
     out.parent.mkdir(parents=True, exist_ok=True)
     before = untrained_weights(args, extra)
     legs = []
     for leg in range(args.legs):
         legs.append(train_leg(args, extra, leg))
         LOGGER.info("leg %d of %d: %s", leg + 1, args.legs, summary(legs[-1]["history"]))
-    last = load_checkpoint(weights_of(folder, args.legs - 1))
-    save_checkpoint(out, last.build(), {}, half=True)
+    model = mixed(before, weights_of(folder, args.legs - 1), recipe.kept)
+    write_atomically(out, content_of(model.config, half_precision(model.state_dict()), {}, model.image_size))
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)
     start_logging()  # again: eval.py has closed the log
@@ -243,10 +335,27 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
     record |= {"bytes": size, "legs": legs, "evaluation": found}
     write_text(out.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     LOGGER.info("%s: %.1f MiB, history beside it\n%s", out, size / 2**20, evaluation_table(found))
-    if size > LARGEST_BYTES:
+    if size > recipe.largest_bytes:
         raise ValueError(
-            f"{out}: {size} bytes; a file that ships has at most {LARGEST_BYTES}, so train a smaller --arch"
+            f"{out}: {size} bytes; a file that ships has at most {recipe.largest_bytes}, so train a smaller --arch"
         )
+
+
+def half_precision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels as float16, without the discriminator, which only training asks.
+
+    Vectors stay as they are: they weigh nothing, and running variances can leave the range of float16.
+
+    Raises
+    ------
+    ValueError : a kernel does; it is named.
+    """
+    kept = {name: value for name, value in state_dict.items() if not name.startswith(TRAINING_ONLY)}
+    half = {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
+    odd = next((name for name, value in half.items() if not torch.isfinite(value).all()), None)
+    if odd is not None:
+        raise ValueError(f"{odd} has values that float16 cannot hold, or that are not finite; keep full precision")
+    return half
 
 
 def summary(history: Sequence[dict]) -> str:
@@ -258,7 +367,7 @@ def summary(history: Sequence[dict]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     command = list(sys.argv[1:] if argv is None else argv)
-    args, extra = build_parser().parse_known_args(command)
+    args, extra = parse(command)
     return run_command("benchmarks.train_town", lambda: train(args, extra, command))
 
 

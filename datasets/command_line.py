@@ -15,7 +15,10 @@ Settings = TypeVar("Settings")
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports an error of the command line in one line."""
+    """Takes whole names of flags alone, shows defaults as they are typed, and reports an error in one line."""
+
+    def __init__(self, prog: str, description: str = "", epilog: str = "") -> None:
+        super().__init__(prog, None, description, epilog, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USER_ERROR, f"{self.prog}: error: {message}; see --help\n")
@@ -26,12 +29,17 @@ def run_tool(name: str, command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except (ValueError, OSError) as error:
-        plain = isinstance(error, OSError) and error.filename is None and error.strerror  # without "[Errno 28]"
-        print(f"{name}: error: {' '.join(str(plain or error).split())}", file=sys.stderr)
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print(f"{name}: interrupted; give the same command again", file=sys.stderr)
         return INTERRUPTED
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error in one line, without `[Errno 28]`."""
+    plain = isinstance(error, OSError) and error.filename is None and error.strerror
+    return " ".join(str(plain or error).split())
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -78,6 +86,20 @@ def read_flags(settings: type[Settings], args: argparse.Namespace, **others: Any
     """The dataclass as parsed arguments fill it; `others` are fields that no flag fills."""
     given = {f.name: getattr(args, name) for name, f in flags_of(settings).items() if hasattr(args, name)}
     return settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}, **others)
+
+
+def check_flags(settings: object) -> None:
+    """ValueError, naming the flag, if a field holds what its flag would not take; for `__post_init__`."""
+    for name, f in flags_of(type(settings)).items():
+        value, choices = getattr(settings, f.name), f.metadata.get("choices")
+        for part in value if isinstance(value, tuple) else (value,):
+            if choices and part not in choices:
+                raise ValueError(f"--{name}: {part!r} is not one of {', '.join(map(str, choices))}")
+            try:
+                if part is not None:
+                    number(type(part), f.metadata)(part)
+            except argparse.ArgumentTypeError as error:
+                raise ValueError(f"--{name}: {error}") from None
 
 
 def _group(parser: argparse.ArgumentParser, title: str, about: Mapping[str, str]) -> argparse._ArgumentGroup:

@@ -4,13 +4,15 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+
+from datasets.command_line import USER_ERROR
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("main.py", "eval.py", "datasets", "utils", "benchmarks")
 MODULES = {"faiss-cpu": "faiss", "pillow": "PIL", "scikit-learn": "sklearn"}
 """Modules of packages that have another name."""
-USER_ERROR = 2
 
 
 def exit_if_missing() -> None:
@@ -47,23 +49,17 @@ def started_program(argv0: str, original: Sequence[str]) -> str | None:
     argv0 : `sys.argv[0]`: a path, or `-m` while Python still looks for the module.
     original : `sys.orig_argv`.
     """
-    if argv0 == "-m":
-        # only the search for a module of this project imports its packages this early
-        after = list(original)[list(original).index("-m") + 1 :] if "-m" in original else []
-        return after[0] if after else None
+    if argv0 == "-m":  # only the search for a module of this project imports its packages this early
+        return next((name for flag, name in pairwise(original) if flag == "-m"), None)
     path = Path(argv0).resolve()
-    if not path.is_relative_to(ROOT) or path == ROOT:
+    parts = path.relative_to(ROOT).parts if path.is_relative_to(ROOT) else ()
+    if not parts or parts[0] not in PROGRAMS:
         return None
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    if path.relative_to(ROOT).parts[0] not in PROGRAMS:
-        return None
-    return path.name if len(parts) == 1 else ".".join(parts)
+    return path.name if len(parts) == 1 else ".".join(Path(*parts).with_suffix("").parts)
 
 
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ImportError:
-        return False
     except ValueError:  # in sys.modules, but without a spec
         return True

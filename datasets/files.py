@@ -1,12 +1,15 @@
 """Files that are never seen half written, second names of files, and locks."""
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 
 @contextmanager
@@ -32,8 +35,9 @@ def replacing(target: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def write_whole(target: Path, write: Callable[[Path], object], durable: bool = False) -> None:
-    """Let `write` fill a file, see `replacing`; OSError names the target."""
+    """Let `write` fill a file in a folder that is made if absent, see `replacing`; OSError names the target."""
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target, durable) as part:
             write(part)
     except OSError as error:
@@ -82,23 +86,14 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
     BlockingIOError : another process holds it and `wait` is False.
     """
     with ExitStack() as held:
-        with suppress(ImportError):
-            import fcntl
-
-            _lock(held, file, fcntl, wait)
-        yield
-
-
-def _lock(held: ExitStack, file: Path, fcntl: ModuleType, wait: bool) -> None:
-    try:
-        stream = held.enter_context(file.open("a"))
-    except OSError:
-        return  # a store that may only be read needs no lock
-    try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # not inherited by loader workers
-    except OSError as error:
-        if not wait and error.errno in (errno.EACCES, errno.EAGAIN):
+        try:
+            stream = held.enter_context(file.open("a"))
+            fcntl.lockf(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))  # not inherited by loader workers
+        except BlockingIOError as error:
             raise BlockingIOError(error.errno, f"{file}: another process holds this lock") from error
+        except (OSError, AttributeError):  # a store that may only be read needs no lock; Windows has none
+            pass
+        yield
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,12 +1,13 @@
 """Work spread over processes or threads."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -15,13 +16,14 @@ Result = TypeVar("Result")
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, processes: bool = True, chunk: int = 1
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int | None, processes: bool = True, chunk: int = 1
 ) -> Iterator[Result]:
     """Results of `function` on each job, in order, as they come.
 
     Parameters
     ----------
     function : defined at the top of a module, so that new processes find it.
+    workers : None for one per core.
     processes : whether the workers are processes (started afresh, never forked) or threads.
     chunk : jobs that a process takes at a time.
 
@@ -29,11 +31,13 @@ def run_jobs(
     ------
     OSError : a worker process was ended from outside.
     """
-    workers = min(workers, len(jobs))
+    workers = min(workers or available_cores(), len(jobs))
     if workers <= 1:
         yield from map(function, jobs)
         return
-    pool: Executor = _processes(workers) if processes else ThreadPoolExecutor(workers)
+    pool: Executor = ThreadPoolExecutor(workers)
+    if processes:  # they ignore Ctrl-C: this process ends them
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
     others = set(active_children())
     try:
         yield from pool.map(function, jobs, chunksize=chunk)
@@ -47,9 +51,9 @@ def run_jobs(
         pool.shutdown(cancel_futures=True)
 
 
-def _processes(workers: int) -> ProcessPoolExecutor:
-    """A pool whose workers ignore Ctrl-C: this process ends them."""
-    return ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def with_progress(
@@ -63,10 +67,14 @@ def with_progress(
     quiet : show no bar.
     """
     done = []
-    rarely = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}  # in a log file, few lines
-    bar = tqdm(desc=label, total=sum(images), unit="image", dynamic_ncols=True, leave=False, disable=quiet, **rarely)
-    with bar:
+    with progress_bar(desc=label, total=sum(images), unit="image", disable=quiet) as bar:
         for result, count in zip(results, images):
             done.append(result)
             bar.update(count)
     return done
+
+
+def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
+    """A tqdm bar; in a log file, a line every half minute."""
+    rarely = {} if sys.stderr.isatty() else {"mininterval": 30, "delay": 30}
+    return tqdm(iterable, dynamic_ncols=True, leave=False, **rarely | options)

@@ -122,20 +122,17 @@ def parse_position(path: str | Path) -> tuple[float, float]:
     Only the base name counts. ValueError, naming the file and what is odd, if there is no position in it.
     """
     numbers = numbers_in_name(path)
-    shown = f"{path!s}: the name must begin @UTM_east@UTM_north@ (metres)"
-    remedy = "rename the file or move it away"
     if numbers is None:
-        fields = os.path.basename(path).split("@")
-        if len(fields) < 4 or fields[0] != "":
-            raise ValueError(f"{shown}, and it has no such fields; {remedy}")
-        raise ValueError(f"{shown}; {fields[1]!r} and {fields[2]!r} are not both numbers; {remedy}")
-    east, north = numbers
-    if not (math.isfinite(east) and math.isfinite(north)):
-        raise ValueError(f"{shown}; {east} and {north} are not both finite; {remedy}")
-    if beyond_utm(east, north):
-        odd = f"an east of {east:.0f} m lies outside UTM: east and north seem to be swapped"
-        raise ValueError(f"{shown}; {odd}; {remedy}")
-    return east, north
+        odd = "it does not begin with two numbers"
+    elif not all(map(math.isfinite, numbers)):
+        odd = f"{numbers[0]} and {numbers[1]} are not both finite"
+    elif beyond_utm(*numbers):
+        odd = f"an east of {numbers[0]:.0f} m lies outside UTM: east and north seem to be swapped"
+    else:
+        return numbers
+    raise ValueError(
+        f"{path!s}: the name must begin @UTM_east@UTM_north@ (metres); {odd}; rename the file or move it away"
+    )
 
 
 def numbers_in_name(path: str | Path) -> tuple[float, float] | None:

@@ -46,10 +46,10 @@ class ImageSet:
 
     def without(self, rejected: Container[str]) -> "ImageSet":
         """The set without some files; ValueError if no image is left."""
-        keep = np.array([path not in rejected for path in self.paths])
-        if not keep.any():
+        keep = [i for i, path in enumerate(self.paths) if path not in rejected]
+        if not keep:
             raise ValueError(f"{self.folder}: none of its {len(self)} images can be used; replace them")
-        paths = tuple(path for path, kept in zip(self.paths, keep) if kept)
+        paths = tuple(self.paths[i] for i in keep)
         return replace(self, paths=paths, positions=self.positions[keep], cameras=self.cameras[keep])
 
 

@@ -8,7 +8,7 @@ ARCHITECTURES = {"resnet18": 64, "resnet50": 256, "resnet101": 256}
 """Encoders: torchvision's name -> channels of stage 1; every further stage has twice as many."""
 HEADS = ("deeplab", "pspnet", "fcn")
 ATTENTIONS = ("released", "after_norm", "none")
-INPUTS = ("released", "imagenet")
+INPUTS = ("released", "imagenet", "balanced")
 STAGES = (1, 2, 3, 4)
 MIN_SIDE = 97
 """Smallest image side in pixels: stage 3 is then 7x7, as wide as the attention's largest kernel."""
@@ -39,7 +39,8 @@ class NetworkConfig:
     guidance: bool = _part(True, "the map multiplies the source logits (guided segmentation)")
     input: str = _part(
         "released",
-        "what the network reads: BGR 0..255 minus small means (released), or RGB with ImageNet's mean and deviation",
+        "what the network reads: BGR 0..255 minus small means (released), RGB with ImageNet's mean and deviation, or the same "
+        "after each picture's exposure was balanced (for night and fog)",
         choices=INPUTS,
     )
 

@@ -11,25 +11,30 @@ from torch import Tensor, nn
 from models.resize import resize_to
 
 
-class DeepLabHead(nn.Module):
+class Head(nn.Module):
+    """Made from the channels of its `stages`, and the number of classes."""
+
+    stages: tuple[int, ...] = (4,)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The groups of an optimiser, by name."""
+        return {"head": list(self.parameters())}
+
+
+class DeepLabHead(Head):
     """DeepLab v2: the sum of four dilated 3x3 convolutions (protocol, section 1); logits at stage 4's size."""
 
-    stages = (4,)
-
-    def __init__(self, in_channels: int, num_classes: int, dilations: tuple[int, ...] = (6, 12, 18, 24)) -> None:
+    def __init__(self, in_channels: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Conv2d(in_channels, num_classes, 3, padding=dilation, dilation=dilation) for dilation in dilations
+            nn.Conv2d(in_channels[0], num_classes, 3, padding=dilation, dilation=dilation)
+            for dilation in (6, 12, 18, 24)
         )
         for branch in self.branches:
             nn.init.normal_(branch.weight, std=0.01)
 
     def forward(self, features: Tensor) -> Tensor:
         return sum(branch(features) for branch in self.branches)
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The groups of an optimiser, by name."""
-        return {"head": list(self.parameters())}
 
 
 class Pyramid(nn.Module):
@@ -52,16 +57,15 @@ class Pyramid(nn.Module):
         return torch.cat([features, *context], dim=1)
 
 
-class PSPNetHead(nn.Module):
+class PSPNetHead(Head):
     """PSPNet: pyramid pooling, then a 3x3 and a 1x1 convolution (protocol, section 1); logits at stage 4's size."""
 
-    stages = (4,)
-
-    def __init__(self, in_channels: int, num_classes: int, hidden: int = 512) -> None:
+    def __init__(self, in_channels: tuple[int, ...], num_classes: int, hidden: int = 512) -> None:
         super().__init__()
-        self.pyramid = Pyramid(in_channels, in_channels // 4)
+        (channels,) = in_channels
+        self.pyramid = Pyramid(channels, channels // 4)
         self.classifier = nn.Sequential(
-            nn.Conv2d(in_channels * 2, hidden, 3, padding=1, bias=False),
+            nn.Conv2d(channels * 2, hidden, 3, padding=1, bias=False),
             nn.BatchNorm2d(hidden),
             nn.ReLU(inplace=True),
             nn.Dropout2d(0.1),
@@ -72,11 +76,10 @@ class PSPNetHead(nn.Module):
         return self.classifier(self.pyramid(features))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The groups of an optimiser, by name."""
         return {"head": list(self.classifier.parameters()), "pyramid": list(self.pyramid.parameters())}
 
 
-class FCNHead(nn.Module):
+class FCNHead(Head):
     """The sum of 1x1 classifiers on stages 2, 3 and 4, resized to stage 2's size: fine enough for poles and people.
 
     Input: the three stages, (B, C_i, h_i, w_i); output (B, classes, h_2, w_2), an eighth of the image's sides. Source: the
@@ -96,14 +99,8 @@ class FCNHead(nn.Module):
         size = stages[0].shape[-2:]
         return sum(resize_to(classifier(x), size) for classifier, x in zip(self.classifiers, stages))
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The groups of an optimiser, by name."""
-        return {"head": list(self.parameters())}
 
-
-def build_head(semnet: str, channels: Mapping[int, int], num_classes: int) -> nn.Module:
+def build_head(semnet: str, channels: Mapping[int, int], num_classes: int) -> Head:
     """Head by name, one of `models.config.HEADS`; `channels` says how many each encoder stage has."""
-    if semnet == "fcn":
-        return FCNHead(tuple(channels[stage] for stage in FCNHead.stages), num_classes)
-    head = {"deeplab": DeepLabHead, "pspnet": PSPNetHead}[semnet]
-    return head(channels[head.stages[0]], num_classes)
+    head = {"deeplab": DeepLabHead, "pspnet": PSPNetHead, "fcn": FCNHead}[semnet]
+    return head(tuple(channels[stage] for stage in head.stages), num_classes)

@@ -1,5 +1,6 @@
 """From 8-bit RGB images to what a network reads (protocol, section 3)."""
 
+import math
 from functools import cache
 
 import torch
@@ -9,6 +10,9 @@ from models.config import INPUTS
 
 # Subtracted from B, G and R in this order, on a scale of 0..255: odd, but released checkpoints need exactly this.
 CHANNEL_MEANS = (0.485, 0.456, 0.406)
+MEDIAN, GAMMAS = 0.42, (0.35, 1.6)
+"""Where `balance_exposure` brings the median, on a scale of 0..1, and how far it goes for that."""
+MEDIAN_LOG = math.log(MEDIAN)
 IMAGENET_MEANS, IMAGENET_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -21,6 +25,7 @@ def to_network_input(images: Tensor, dtype: torch.dtype = torch.float32, space: 
     ----------
     space : `released`: BGR order, minus `CHANNEL_MEANS`, no other scaling. `imagenet`: RGB, scaled to 0..1, minus ImageNet's
         mean, divided by its standard deviation (torchvision's IMAGENET1K_V1 transforms), as pretrained encoders expect.
+        `balanced`: the same of what `balance_exposure` gives.
 
     Raises
     ------
@@ -32,8 +37,24 @@ def to_network_input(images: Tensor, dtype: torch.dtype = torch.float32, space: 
         images = images.flip(-3).to(dtype)
         return images.sub_(_per_channel(CHANNEL_MEANS, dtype, images.device))  # in place: large tensors
     means, deviations = (tuple(255 * x for x in values) for values in (IMAGENET_MEANS, IMAGENET_DEVIATIONS))
-    images = images.to(dtype).sub_(_per_channel(means, dtype, images.device))
+    images = balance_exposure(images, dtype) if space == "balanced" else images.to(dtype)
+    images = images.sub_(_per_channel(means, dtype, images.device))
     return images.div_(_per_channel(deviations, dtype, images.device))
+
+
+def balance_exposure(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """RGB uint8 (..., 3, H, W) -> the same pictures of `dtype`, 0..255, each with its exposure balanced by itself.
+
+    The darkest and the brightest hundredth of the values become black and white. Then a gamma within `GAMMAS` brings the
+    median to `MEDIAN`. Hues stay, as all channels share one curve. A picture of one grey becomes black.
+    """
+    sample = images[..., ::4, ::4].to(dtype).flatten(-3).sort(-1).values
+    last = sample.shape[-1] - 1
+    low, middle, high = (sample[..., round(share * last), None, None, None] for share in (0.01, 0.5, 0.99))
+    span = (high - low).clamp(min=1)
+    gamma = MEDIAN_LOG / ((middle - low) / span).clamp(1e-3, 1 - 1e-3).log()
+    stretched = ((images.to(dtype) - low) / span).clamp_(0, 1)
+    return stretched.pow_(gamma.clamp(*GAMMAS)).mul_(255)
 
 
 def check_images(images: Tensor) -> None:

@@ -1,7 +1,8 @@
 """SegVPR: encoder, semantic head, attention and pooling put together."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,11 +87,8 @@ class SegVPR(nn.Module):
         check_images(images)
         if self.image_size is not None:
             images = to_longer_side(images, self.image_size)
-        was_training = self.training
-        try:
-            return self.eval().embed(self.prepare(images))
-        finally:
-            self.train(was_training)
+        with evaluating(self):
+            return self.embed(self.prepare(images))
 
     def embed(self, images: Tensor) -> Tensor:
         """Descriptors (B, `descriptor_dim`); runs neither the head nor stages that nothing needs."""
@@ -175,6 +173,17 @@ class SegVPR(nn.Module):
         return self.pooling([x if m is None else x * m for x, m in zip(stages, maps)])
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it, the model is in eval mode; behind it, in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def relative(attention: Tensor) -> Tensor:
     """A map (B, 1, h, w) in at least float32, divided by its mean over the image."""
     attention = widen(attention)
@@ -204,7 +213,7 @@ def build_model(
     train_enc_from : `"all"`, or the first encoder stage (1..4) that is trained.
     attention : where the map acts: before the norm (`released`), `after_norm`, or `none`.
     guidance : whether the map multiplies the source logits.
-    input : the input space the network expects, `released` or `imagenet` (`models.input.to_network_input`).
+    input : the input space the network expects, `released`, `imagenet` or `balanced` (`models.input.to_network_input`).
     freeze_bn : keep the encoder's running statistics and BN parameters as they are, in train mode too.
 
     Raises

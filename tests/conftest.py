@@ -1,5 +1,6 @@
 """Shared fixtures: tiny data sets on disk, and one trained run that several tests look at."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ def tiny_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_run(tiny_root, tmp_path_factory) -> Path:
-    """Run folder of a finished two-epoch training on the tiny data."""
+def trained_run(tiny_root, tmp_path_factory) -> Iterator[Path]:
+    """Run folder of a finished two-epoch training on the tiny data. Many tests read it, so none may write into it."""
     import os
 
     work = tmp_path_factory.mktemp("work")
@@ -43,4 +44,6 @@ def trained_run(tiny_root, tmp_path_factory) -> Path:
     finally:
         os.chdir(before)
     (folder,) = (work / "runs" / "first").iterdir()
-    return folder
+    finished = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    yield folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == finished, "a test wrote into the shared run"

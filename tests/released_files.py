@@ -1,12 +1,21 @@
 """Checkpoint files as the reference implementation wrote them, with weights by formula."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from tests.golden_model import released_state
+from utils.runs.released import PREFIXES
+
+
+def to_released(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Our parameter names -> released ones, without a `module.` prefix."""
+    prefix = {key: next((old, new) for old, new in PREFIXES if key.startswith(new)) for key in state_dict}
+    return {old + key.removeprefix(new): state_dict[key] for key, (old, new) in prefix.items()}
 
 
 def write_released(path: Path, arch: str = "resnet50", semnet: str = "deeplab", prefix: str = "") -> Path:

@@ -6,8 +6,9 @@ import torch
 
 from tests.formula import stream
 from tests.golden_model import CONFIGURATIONS, formula_model, golden, labels, pictures, released_state
+from tests.released_files import to_released
 from utils.evaluation.metrics import ConfusionMatrix
-from utils.runs.released import from_released, to_released
+from utils.runs.released import from_released
 from utils.training.losses import semantic_loss, triplet_loss
 from utils.training.optimizers import build_optimizers, poly
 from utils.training.settings import LossSettings
@@ -45,7 +46,7 @@ def test_three_alternating_steps_match_the_reference():
     names = ("triplet", "semantic", "adversarial", "discriminator_source", "discriminator_target")
     losses = []
     for _ in range(3):
-        step = train_step(model, optimizers, source, truth, target, num_queries=2, num_negatives=1, settings=settings)
+        step = train_step(model, optimizers, source, truth, target, num_queries=2, settings=settings)
         assert all(loss.dtype == torch.float64 for loss in step.values())
         losses.append([float(step[name]) for name in names])
     np.testing.assert_allclose(losses, expected["losses"], rtol=1e-6)
@@ -94,8 +95,5 @@ def test_losses_match_the_reference():
     confusion.update(logits.argmax(1), truth)
     assert 100 * confusion.mean_iou() == pytest.approx(float(expected["seg_mean_iou_pct"]), abs=0.005)
     np.testing.assert_allclose(100 * confusion.class_iou(), expected["seg_class_iou_pct"], atol=0.0051)
-    overall, mean = confusion.accuracy()
-    assert overall == pytest.approx(float(expected["seg_overall_acc"]), rel=1e-9)
-    assert mean == pytest.approx(float(expected["seg_mean_acc"]), rel=1e-9)
     rates = [poly(1e-3, step, 125_000) for step in (0, 1, 500, 999)]
     np.testing.assert_allclose(rates, expected["poly_lr_0_1_500_999"], rtol=1e-9)

@@ -41,6 +41,7 @@ def places(tiny_root, trained_run, tmp_path, monkeypatch) -> dict[str, str]:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_root / "idda/town3/gallery", "photos")
     write_traversal(tmp_path / "raw", frames=20)
+    checkpoint = shutil.copy(trained_run / "best.pth", tmp_path)  # descriptors are kept beside it
     names = np.array([f"@{100 * i}@0@.jpg" for i in range(3)])
     np.savez("method.npz", gallery=np.eye(3), queries=np.eye(3), gallery_paths=names, query_paths=names)
     for i in range(6):
@@ -52,7 +53,7 @@ def places(tiny_root, trained_run, tmp_path, monkeypatch) -> dict[str, str]:
         "--descriptors method.npz": f"--descriptors {tmp_path / 'method.npz'}",
         "<images>": str(tmp_path / "images"),
         "pretrained/": f"{ROOT}/pretrained/",
-        "<checkpoint>": str(trained_run / "best.pth"),
+        "<checkpoint>": str(checkpoint),
         "--traversal DIR": "--traversal raw",
         "--images DIR": "--images photos",
         "--out DIR": "--out converted",

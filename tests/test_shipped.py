@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.demo import SIZE
 from benchmarks.harness.town_sets import correct_first
-from benchmarks.train_town import FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED, LARGEST_BYTES
+from benchmarks.train_town import FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED, RECIPES
 from datasets.naming import KINDS
 from datasets.places import load_image_set
 from datasets.town import make_town
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_record_is_of_this_file():
-    assert RECORD["bytes"] == SHIPPED.stat().st_size <= LARGEST_BYTES
+    assert RECORD["bytes"] == SHIPPED.stat().st_size <= RECIPES["town"].largest_bytes
     assert RECORD["command"].startswith("python3 -m benchmarks.train_town ")
     seeds = [leg["town_seed"] for leg in RECORD["legs"]]
     assert seeds == list(range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + len(seeds))), (

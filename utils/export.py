@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.command_line import HelpFormatter, OneLineParser, add_flags, flag, read_flags
+from datasets.command_line import OneLineParser, add_flags, flag, read_flags
 from datasets.files import replacing
 from models.config import MIN_SIDE
 from models.segvpr import SegVPR
-from utils.runs.checkpoints import FORMAT, Checkpoint, load_checkpoint, write_atomically
+from utils.runs.checkpoints import Checkpoint, content_of, load_checkpoint, write_atomically
 from utils.system.command import run_command
 from utils.system.logs import LOGGER, start_logging
 from utils.system.seeding import generator
@@ -75,11 +75,14 @@ def export_onnx(model: SegVPR, out: Path, settings: OnnxSettings) -> float | Non
     ValueError, OSError : a package is missing, the size is too small, the file cannot be written or gives other
         descriptors than torch. Then no file is kept.
     """
-    require_onnx()
     width, height = settings.size
     if min(width, height) < MIN_SIDE:
         raise ValueError(f"--size {width} {height}: both sides must be at least {MIN_SIDE} px")
     check_target(out)
+    if find_spec("onnx") is None:
+        raise ValueError(
+            "the package onnx is not installed; get it with: pip install onnx onnxruntime (the latter to check the file)"
+        )
     network = DescriptorNetwork(model, settings.raw).eval()
     with replacing(out) as part:
         _write(network, part, _noise(1, settings.size, network), settings.opset)
@@ -101,8 +104,7 @@ def write_weights(checkpoint: Checkpoint, out: Path) -> None:
     if out.resolve() == checkpoint.path.resolve():
         raise ValueError(f"--out {out}: this is the checkpoint itself; name another file")
     check_target(out)
-    content = {"format": FORMAT, "config": checkpoint.config.to_plain(), "model": checkpoint.state_dict, "training": {}}
-    write_atomically(out, content | {"image_size": checkpoint.image_size})
+    write_atomically(out, content_of(checkpoint.config, checkpoint.state_dict, {}, checkpoint.image_size))
     LOGGER.info("%s: weights of %s", out, checkpoint.config)
 
 
@@ -110,14 +112,6 @@ def check_target(out: Path) -> None:
     """FileNotFoundError if no file can be written there."""
     if not out.parent.is_dir() or out.is_dir():
         raise FileNotFoundError(f"--out {out}: name a file in a folder that exists")
-
-
-def require_onnx() -> None:
-    """ValueError if the package that torch's exporter needs is absent."""
-    if find_spec("onnx") is None:
-        raise ValueError(
-            "the package onnx is not installed; get it with: pip install onnx onnxruntime (the latter to check the file)"
-        )
 
 
 def _write(network: DescriptorNetwork, path: Path, example: Tensor, opset: int) -> None:
@@ -166,8 +160,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="utils.export",
         description="Write the network that turns images into descriptors as an ONNX file, for any number of images of "
         "one size; or all weights, without the state of their run, as a .pth file that a new run can start from.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="checkpoint, ours or a released one")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .onnx or .pth")

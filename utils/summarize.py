@@ -198,38 +198,8 @@ def given_labels(given: Sequence[str], folders: Sequence[Path], runs: Sequence[R
     return names
 
 
-SHORT_NAMES = {
-    "num_classes": "classes",
-    "scale_indexes": "stages",
-    "train_enc_from": "trained from",
-    "train_pos_dist_threshold": "train within",
-    "val_pos_dist_threshold": "val within",
-    "batch_size": "batch",
-    "n_neg": "negatives",
-    "neg_samples": "drawn",
-    "cache_negatives": "cached",
-    "descriptor_dtype": "descriptors",
-    "cache_refresh_rate": "refresh",
-    "queries_per_epoch": "queries",
-    "n_epochs": "epochs",
-    "lr_triplets": "schedule",
-    "weight_decay": "decay",
-    "sem_loss_weight": "semantic",
-    "adv_loss_weight": "adversarial",
-    "da_loss_weight": "domain",
-    "da_method": "DA",
-    "grl_schedule": "GRL",
-    "started from": "from",
-    "dataset_root": "data",
-    "dataset_root_val": "val data",
-    "dataset_root_test": "test data",
-    "DA_datasets": "target data",
-}
-"""Of arguments, as they stand in a label; others are named as their flag, with spaces."""
-
-
 def labels(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """A name per group: network, and what sets it apart from the others and is not the default, in short names.
+    """A name per group: network, and what sets it apart from the others and is not the default.
 
     A folder is added if that does not tell two groups apart.
     """
@@ -258,8 +228,8 @@ def _differing(values: Sequence[Mapping[str, Any]], apart: Iterable[str] = ()) -
 
 
 def _part(name: str, value: Any) -> str:
-    """An argument in a label: `DA none`, `stages 3+4`, `no guidance`, and of a path its last part."""
-    short = SHORT_NAMES.get(name, name.replace("_", " "))
+    """An argument in a label: `da method none`, `scale indexes 3+4`, `no guidance`, and of a path its last part."""
+    short = name.replace("_", " ")
     if isinstance(value, bool):
         return short if value else f"no {short}"
     if isinstance(value, list | tuple):
@@ -273,7 +243,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="utils.summarize",
         description="Recalls and mIoU of runs in percent: a row per configuration, mean and standard deviation over seeds.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or one that holds several")
     parser.add_argument(

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from benchmarks.harness.machine import processor
-from datasets.command_line import HelpFormatter, OneLineParser
+from datasets.command_line import OneLineParser
 from datasets.files import write_text
 
 
@@ -17,7 +17,7 @@ def benchmark_parser(name: str, about: str, device: str = "") -> OneLineParser:
     about : docstring of the module; its first line becomes the description.
     """
     description = about.splitlines()[0]
-    parser = OneLineParser(f"benchmarks.{name}", description=description, formatter_class=HelpFormatter)
+    parser = OneLineParser(f"benchmarks.{name}", description=description)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the record there as JSON")
     if device:
         parser.add_argument("--device", default=device, help="where to compute")

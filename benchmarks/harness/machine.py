@@ -1,7 +1,6 @@
 """What a benchmark ran on, and how much memory a piece of work takes."""
 
 import multiprocessing
-import os
 import platform
 import resource
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from datasets.jobs import available_cores
+
 
 def machine() -> str:
     """Processor, cores and torch, in words."""
@@ -17,7 +18,7 @@ def machine() -> str:
     if platform.system() == "Linux":
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     return f"{name}, {cores} cores, torch {version('torch')}"
 
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch.nn import functional as F
 
 from datasets.files import write_text
 from datasets.naming import IGNORED, label_path
 from datasets.places import load_image_set
-from datasets.reading.transforms import read_label, scale_label
+from datasets.reading.transforms import read_label
 from utils.report.attention import attention_effect, attention_sums, class_attention, look_at
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.runs.checkpoints import load_checkpoint
@@ -43,7 +44,8 @@ def measure_attention(run: Path, images: Sequence[str], scale: float, options: E
         look = look_at(model, path, scale, options)
         if look is None:
             raise ValueError(f"{path}: cannot be read any more; draw the town again")
-        labels = scale_label(read_label(label_path(path)), scale).numpy().astype(np.int64)
+        label = read_label(label_path(path))[None, None]
+        labels = F.interpolate(label, size=look.attention.shape, mode="nearest")[0, 0].numpy().astype(np.int64)
         known = labels != IGNORED
         # only the labelled pixels, as a strip: sums per class do not depend on places
         sums += attention_sums(look._replace(attention=look.attention[known], classes=labels[known]), classes)

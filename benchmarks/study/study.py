@@ -18,7 +18,7 @@ from benchmarks.harness import jobs as runs_of
 from benchmarks.harness.machine import machine
 from benchmarks.study.report import Finished, gather, markdown, write_report
 from benchmarks.study.variants import BY_VARIANT, PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
-from datasets.command_line import HelpFormatter, OneLineParser, positive
+from datasets.command_line import OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.town import make_town
 from utils.retrieval.embedding import EmbeddingOptions
@@ -36,8 +36,6 @@ def build_parser() -> OneLineParser:
         "benchmarks.study",
         description=__doc__.splitlines()[0],
         epilog="Other flags go to main.py and replace the preset's (--arch resnet50 --pretrain PATH --lr 0.00025).",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     preset = "smoke: seconds, the figures mean nothing; small: ResNet-18, hours on 2 cores; full: ResNet-50, for GPUs"

@@ -9,20 +9,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.command_line import HelpFormatter, OneLineParser, number, positive, run_tool
+from datasets.command_line import OneLineParser, number, positive, run_tool
 from datasets.files import write_text
 from datasets.naming import KINDS
 
 
 def build_parser() -> OneLineParser:
     """Command line of `python3 -m datasets.check`."""
-    parser = OneLineParser(
-        prog="datasets.check", description="Scan data sets before training on them.", formatter_class=HelpFormatter
-    )
+    parser = OneLineParser(prog="datasets.check", description="Scan data sets before training on them.")
     add = parser.add_argument
     add("roots", nargs="+", type=Path, metavar="ROOT", help="folder of a data set")
     add("--json", type=Path, metavar="FILE", help="write {'reports': [Report.to_dict(), ...]} there")
-    add("--workers", type=positive, metavar="N", help="threads (default: one per processor)")
+    add("--workers", type=positive, metavar="N", help="threads (default: one per core)")
     add("--kind", choices=["auto", *KINDS], default="auto", help="auto looks at the folders")
     same_place = "same place within M metres (default: the kind's)"
     add("--threshold_m", type=number(float, {"above": 0}), metavar="M", help=same_place)

@@ -8,7 +8,8 @@ import numpy as np
 
 from datasets.check.groups import Findings, Group, judge_group, read_groups
 from datasets.check.report import Report, first_few
-from datasets.check.scan import scan_files
+from datasets.check.scan import scan_file
+from datasets.jobs import run_jobs, with_progress
 from datasets.naming import CLASS_NAMES, count_suffixes, list_folder, parse_position
 
 REMEDIES = {
@@ -32,7 +33,7 @@ def check_dataset(
     ----------
     kind : `iddav2`, `utm`, or `auto`, which looks at the folders of each pair.
     threshold_m : replaces the kind's thresholds, of training and of evaluation, in metres.
-    workers : number of threads, by default one per available processor.
+    workers : number of threads, by default one per core.
 
     FileNotFoundError or ValueError if the root is missing or holds no image.
     """
@@ -41,9 +42,9 @@ def check_dataset(
     paths = sorted({*rest, *(path for group in groups for path in group.paths)})
     with_labels = [group for group in groups if group.trains and group.gallery and group.kind.name == "iddav2"]
     need_label = {path for group in with_labels for path in group.paths}
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    scanned = dict(zip(paths, scan_files(paths, need_label, workers, progress, f"reading {base.name}")))
+    # threads: decoding does not hold Python's lock
+    scanning = run_jobs(scan_file, [(path, path in need_label) for path in paths], workers, processes=False)
+    scanned = dict(zip(paths, with_progress(scanning, [1] * len(paths), f"reading {base.name}", quiet=not progress)))
 
     found = Findings(problems, [])
     faults = _file_faults([fault for file in scanned.values() for fault in file.faults], groups, problems)

@@ -1,4 +1,4 @@
-"""Read every image and label of a data set once, in parallel."""
+"""What is in an image file and in its label."""
 
 import os
 from typing import NamedTuple
@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from datasets.jobs import run_jobs, with_progress
 from datasets.naming import CLASS_NAMES, IGNORED, label_folder
 from datasets.reading.transforms import read_image, read_label_of, size_of
 
@@ -26,13 +25,8 @@ class Scanned(NamedTuple):
     faults: list[tuple[str, str]]
 
 
-def scan_files(paths: list[str], need_label: set[str], workers: int, progress: bool, name: str) -> list[Scanned]:
-    """Read images, and their labels as training does, by threads: decoding does not hold Python's lock."""
-    results = run_jobs(_scan_file, [(path, path in need_label) for path in paths], workers, processes=False)
-    return with_progress(results, [1] * len(paths), name, quiet=not progress)
-
-
-def _scan_file(job: tuple[str, bool]) -> Scanned:
+def scan_file(job: tuple[str, bool]) -> Scanned:
+    """Read an image, and its label as training does: (path, whether it must have one)."""
     path, needs_label = job
     try:
         size, faults = size_of(read_image(path)), []

@@ -5,12 +5,11 @@
 Positions come from names, a CSV file or EXIF data. An interrupted run goes on where it stopped.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.command_line import HelpFormatter, OneLineParser, positive, run_tool
+from datasets.command_line import OneLineParser, positive, run_tool
 
 
 def build_parser() -> OneLineParser:
@@ -19,8 +18,6 @@ def build_parser() -> OneLineParser:
         prog="datasets.convert",
         description="Give photos the names that training and evaluation read: OUT/<folder>/@east@north@<name>@.jpg. "
         "Positions come from @UTM names, a CSV file or EXIF data. An interrupted run goes on where it stopped.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="folder of photos, searched in depth")
@@ -33,8 +30,7 @@ def build_parser() -> OneLineParser:
     add("--allow_missing_rows", action="store_true", help="the CSV file may list images that are not in --images")
     zone = "UTM zone, such as 30N or 30S (hemisphere); default: that of most images"
     add("--zone", metavar="ZONE", help=zone)
-    workers = "threads (default: one per core)"
-    add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=workers)
+    add("--workers", type=positive, metavar="N", help="threads (default: one per core)")
     return parser
 
 

@@ -49,7 +49,7 @@ def convert_images(
     link: bool = False,
     skip_missing: bool = False,
     zone: Zone | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     allow_missing_rows: bool = False,
 ) -> Converted:
     """Copy each image below `images` to `out/<relative folder>/@east@north@<stem>@<suffix>`.
@@ -62,7 +62,7 @@ def convert_images(
     link : make links instead of copies.
     skip_missing : pass over images that have no position, instead of an error.
     zone : UTM zone for latitudes and longitudes, see `datasets.positions.find.locate`.
-    workers : threads.
+    workers : threads, by default one per core.
     allow_missing_rows : whether the CSV file may have rows that match no image.
 
     Raises
@@ -87,8 +87,6 @@ def convert_images(
     made = {str(target): source for source, target in zip(sources, targets) if target}
     stale = _stale(record, root, made)
     _refuse_others(record, [target for target in targets if target])
-    for folder in {target.parent for target in targets if target}:
-        (out / folder).mkdir(parents=True, exist_ok=True)
     record.set_aside(stale)
     jobs = {target: source for target, source in made.items() if not _is_done(record, source, target)}
     record.plan(jobs)

@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import GPS, IFD, Base
 
 from datasets.positions.zones import LIMITS
 
-_GPS_IFD, _EXIF_IFD = 0x8825, 0x8769
-_MAKE, _MODEL, _SERIAL, _TAKEN, _CHANGED = 0x010F, 0x0110, 0xA431, 0x9003, 0x0132
-_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _GPS_TIME, _STATUS, _DATUM, _GPS_DATE = 1, 2, 3, 4, 7, 9, 18, 29
 _WGS84 = ("WGS84", "WGS1984", "WORLDGEODETICSYSTEM1984", "WORLDGEODETICSYSTEM84")
 _PARSE_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, struct.error)
 FASTEST_M_PER_S = 100.0
@@ -50,13 +48,17 @@ def read_exif(path: str | Path) -> Exif:
             gps, tags = _tags(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot read this image ({' '.join(str(error).split())[:150]})") from error
-    if _LATITUDE not in gps and _LONGITUDE not in gps:
+    if GPS.GPSLatitude not in gps and GPS.GPSLongitude not in gps:
         return Exif()
     place = _place(gps)
     if isinstance(place, str):
         return Exif(fault=place)
-    camera = " ".join(_text(tags.get(tag)) for tag in (_MAKE, _MODEL, _SERIAL))
-    clocks = {"camera": _seconds(tags.get(_TAKEN)), "GPS": _gps_seconds(gps), "file": _seconds(tags.get(_CHANGED))}
+    camera = " ".join(_text(tags.get(tag)) for tag in (Base.Make, Base.Model, Base.BodySerialNumber))
+    clocks = {
+        "camera": _seconds(tags.get(Base.DateTimeOriginal)),
+        "GPS": _gps_seconds(gps),
+        "file": _seconds(tags.get(Base.DateTime)),
+    }
     for clock, seconds in clocks.items():
         if seconds is not None:
             return Exif(place, "", f"{clock} {camera}", seconds)
@@ -68,23 +70,23 @@ def _tags(image: Image.Image) -> tuple[dict[int, object], dict[int, object]]:
     gps: dict[int, object] = {}
     try:
         exif = image.getexif()
-        gps = dict(exif.get_ifd(_GPS_IFD))
-        return gps, {**exif, **exif.get_ifd(_EXIF_IFD)}
+        gps = dict(exif.get_ifd(IFD.GPSInfo))
+        return gps, {**exif, **exif.get_ifd(IFD.Exif)}
     except _PARSE_ERRORS:
         return gps, {}
 
 
 def _place(gps: dict[int, object]) -> tuple[float, float] | str:
     """Latitude and longitude, or why there is none."""
-    datum = _text(gps.get(_DATUM))
+    datum = _text(gps.get(GPS.GPSMapDatum))
     if datum and not "".join(filter(str.isalnum, datum.upper())).startswith(_WGS84):
         return f"its map datum {datum[:30]!r} is not WGS-84"
-    if _text(gps.get(_STATUS)).upper()[:1] == "V":
+    if _text(gps.get(GPS.GPSStatus)).upper()[:1] == "V":
         return "the receiver marked it void"
     place = []
     for tag, ref_tag, name, signs in (
-        (_LATITUDE, _LATITUDE_REF, "latitude", "NS"),
-        (_LONGITUDE, _LONGITUDE_REF, "longitude", "EW"),
+        (GPS.GPSLatitude, GPS.GPSLatitudeRef, "latitude", "NS"),
+        (GPS.GPSLongitude, GPS.GPSLongitudeRef, "longitude", "EW"),
     ):
         letter, value = _text(gps.get(ref_tag)).upper()[:1], _degrees(gps.get(tag))
         low, high = LIMITS[name]
@@ -131,7 +133,7 @@ def _seconds(value: object) -> float | None:
 
 
 def _gps_seconds(gps: dict[int, object]) -> float | None:
-    day, time = _seconds(f"{_text(gps.get(_GPS_DATE))} 00:00:00"), _numbers(gps.get(_GPS_TIME))
+    day, time = _seconds(f"{_text(gps.get(GPS.GPSDateStamp))} 00:00:00"), _numbers(gps.get(GPS.GPSTimeStamp))
     if day is None or time is None or len(time) != 3 or not all(map(math.isfinite, time)):
         return None
     return day + time[0] * 3600 + time[1] * 60 + time[2]

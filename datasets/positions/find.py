@@ -122,7 +122,9 @@ def _read_sources(
         table.check_zone(zone)
     named = {index: pair for index, path in enumerate(paths) if (pair := name_position(path)) is not None}
     listed = {index: table.rows[row] for index, row in rows.items() if index not in named}
-    photos = _read_exif(paths, [index for index in range(len(paths)) if index not in named and index not in listed])
+    others = [index for index in range(len(paths)) if index not in named and index not in listed]
+    reading = run_jobs(read_exif, [paths[index] for index in others], 8, processes=False)
+    photos = dict(zip(others, with_progress(reading, [1] * len(others), "EXIF")))
     return _Sources(table, named, listed, photos, unmatched, len(rows) - len(listed))
 
 
@@ -148,11 +150,6 @@ def _place(
         pair = f"{paths[min(metres)]} (in metres) and {paths[indexes[0]]} (in degrees)"
         warnings = _check_mixed(pair, np.array([*metres.values()]), places, used, given=zone is not None)
     return positions, used, why, warnings
-
-
-def _read_exif(paths: Sequence[str], indexes: Sequence[int]) -> dict[int, Exif]:
-    reading = run_jobs(read_exif, [paths[index] for index in indexes], 8, processes=False)
-    return dict(zip(indexes, with_progress(reading, [1] * len(indexes), "EXIF")))
 
 
 def _about_unmatched(table: CsvPositions, rows: Sequence[str], paths: Sequence[str], unread: Sequence[str]) -> str:
@@ -271,8 +268,3 @@ def listed_images(csv_file: str | Path, zone: Zone | None = None) -> tuple[Image
     report = PositionReport(str(csv_file), csv=len(paths), csv_file=str(csv_file), zone=shown, warnings=warnings)
     cameras = np.array([camera_of(path) for path in paths])
     return ImageSet(str(table.file.parent), tuple(paths), positions, cameras, report=report), zone
-
-
-def located_image_set(folder: str | Path, csv_file: str | Path | None = None, zone: Zone | None = None) -> ImageSet:
-    """`located_images` without the zone."""
-    return located_images(folder, csv_file, zone)[0]

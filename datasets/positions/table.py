@@ -3,7 +3,7 @@
 import csv
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,27 @@ class CsvPositions:
                 )
 
 
+def csv_rows(file: Path, remedy: str) -> Iterator[tuple[int, list[str]]]:
+    """Line and fields of each row that is not blank, the first line among them.
+
+    ValueError, naming file and line, if the file is not a CSV file in UTF-8, or a row has more or fewer fields than the
+    first.
+    """
+    with open(file, newline="", encoding="utf-8-sig") as stream:
+        # strict: a quote that nothing closes is an error, not a field that swallows the rest of the file
+        rows, width = csv.reader(stream, skipinitialspace=True, strict=True), 0
+        try:
+            for fields in rows:
+                if any(field.strip() for field in fields):
+                    width = width or len(fields)
+                    if len(fields) != width:
+                        shown = f"{file}:{rows.line_num}: {len(fields)} fields"
+                        raise ValueError(f"{shown}, but the first line has {width}; {remedy}")
+                    yield rows.line_num, fields
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{file}:{rows.line_num + 1}: not a CSV file in UTF-8 ({error}); {remedy}") from error
+
+
 def csv_positions(file: str | Path) -> CsvPositions:
     """Read a CSV file with the header `path,latitude,longitude` (degrees) or `path,easting,northing` (metres).
 
@@ -91,23 +112,19 @@ def csv_positions(file: str | Path) -> CsvPositions:
     different positions.
     """
     file, rows, lines = Path(file), {}, {}
+    remedy = "correct the row: numbers take a decimal point, not a comma, and a path with a comma stands in quotes"
+    table = csv_rows(file, remedy)
     try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, skipinitialspace=True, strict=True)
-            header = [name.strip().lower() for name in next(reader, ())]
-            form = _form(header, file)
-            for fields in reader:
-                if not any(field.strip() for field in fields):
-                    continue  # a blank row
-                shown = f"{file}:{reader.line_num}"
-                path, pair = _csv_row(_named(fields, header, shown), form, shown)
-                if rows.setdefault(path, pair) != pair:
-                    raise ValueError(f"{shown}: {path} stands in a row above with another position; remove one of them")
-                lines.setdefault(path, reader.line_num)
+        header = [name.strip().lower() for name in next(table, (0, ()))[1]]
     except FileNotFoundError:
         raise FileNotFoundError(f"{file}: no such file of positions") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file}: not a CSV file in UTF-8 ({error}); save it as one") from error
+    form = _form(header, file)
+    for line, fields in table:
+        shown = f"{file}:{line}"
+        path, pair = _csv_row(dict(zip(header, fields)), form, shown)
+        if rows.setdefault(path, pair) != pair:
+            raise ValueError(f"{shown}: {path} stands in a row above with another position; remove one of them")
+        lines.setdefault(path, line)
     if not rows:
         raise ValueError(f"{file}: no row below the header; add one for each image")
     return CsvPositions(file, form is _FORMS[0], rows, lines)
@@ -126,15 +143,6 @@ def _form(header: list[str], file: Path) -> tuple[str, str]:
     if twice:
         raise ValueError(f"{file}: {twice} stands twice in its first line; remove one column")
     return form
-
-
-def _named(fields: list[str], header: list[str], shown: str) -> dict[str, str]:
-    if len(fields) != len(header):
-        raise ValueError(
-            f"{shown}: {len(fields)} fields, but the first line has {len(header)}; correct the row: numbers take a decimal "
-            "point, not a comma, and a path with a comma stands in quotes"
-        )
-    return dict(zip(header, fields))
 
 
 def _csv_row(row: dict[str, str], form: tuple[str, str], shown: str) -> tuple[str, tuple[float, float]]:

@@ -139,8 +139,11 @@ def augment(
 ) -> tuple[Tensor, Tensor | None]:
     """Zoom into an image and its label alike, then change the image's light: uint8 (3, H, W) and (H, W) or None."""
     if settings.zoom < 1:
-        window = zoom_window(rng, *image.shape[-2:], settings.zoom)
-        image, label = zoom_image(image, window), None if label is None else zoom_label(label, window)
+        size = tuple(image.shape[-2:])
+        rows, columns = zoom_window(rng, *size, settings.zoom)
+        image = resize_image(image[..., rows, columns], size)
+        if label is not None:
+            label = F.interpolate(label[rows, columns][None, None], size=size, mode="nearest-exact")[0, 0]
     return alter(image, rng, settings), label
 
 
@@ -150,19 +153,6 @@ def zoom_window(rng: np.random.Generator, height: int, width: int, smallest: flo
     h, w = max(1, round(height * share)), max(1, round(width * share))
     top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
     return slice(top, top + h), slice(left, left + w)
-
-
-def zoom_image(image: Tensor, window: tuple[slice, slice]) -> Tensor:
-    """The window of a uint8 image (3, H, W), resized to the whole's size (bilinear)."""
-    rows, columns = window
-    return resize_image(image[..., rows, columns], tuple(image.shape[-2:]))
-
-
-def zoom_label(label: Tensor, window: tuple[slice, slice]) -> Tensor:
-    """The window of a uint8 label (H, W), resized to the whole's size (the nearest pixel)."""
-    rows, columns = window
-    cut = label[rows, columns]
-    return F.interpolate(cut[None, None], size=tuple(label.shape), mode="nearest-exact")[0, 0]
 
 
 def _to_8_bit(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from datasets.command_line import flag
+from datasets.command_line import check_flags, flag
 
 FAMILY_NAMES = ("fog", "colour", "equalize", "night", "grey", "blur", "noise", "jpeg")
 """Families of photometric changes, see `datasets.reading.augmentation`, in the order in which they act."""
@@ -24,6 +24,7 @@ class AugmentationSettings:
         (),
         "photometric changes of training images, each image its own draw: all, or some of " + ", ".join(FAMILY_NAMES),
         name="augment",
+        choices=(ALL, *FAMILY_NAMES),
         nargs="+",
         metavar="FAMILY",
     )
@@ -40,16 +41,6 @@ class AugmentationSettings:
     )
 
     def __post_init__(self) -> None:
+        check_flags(self)
         if ALL in self.families:
             object.__setattr__(self, "families", FAMILY_NAMES)
-        odd = [name for name in self.families if name not in FAMILY_NAMES]
-        if odd:
-            raise ValueError(f"augment: {odd[0]!r} is neither {ALL} nor one of {', '.join(FAMILY_NAMES)}")
-        if not 0 < self.strength <= 2:
-            raise ValueError(f"augment_strength: {self.strength:g} is not above 0 and at most 2")
-        if not 0.1 <= self.zoom <= 1:
-            raise ValueError(f"augment_zoom: {self.zoom:g} is not between 0.1 and 1")
-
-    @property
-    def changes_anything(self) -> bool:
-        return bool(self.families) or self.zoom < 1

@@ -226,32 +226,11 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image, size=(height, width), mode="bilinear")[0]
 
 
-HALVED_ROWS = 16
-"""Rows that are halved at a time: few enough that the sums stay in the processor's cache."""
-
-
 def _halve(image: Tensor) -> Tensor:
     """The mean of each 2x2 pixels, rounded half up: what bilinear is at one half. uint8 (3, 2h, 2w) -> (3, h, w)."""
-    if image.device.type != "cpu":
-        pairs = image.to(torch.int16)
-        rows = pairs[:, ::2] + pairs[:, 1::2]
-        return ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).to(torch.uint8)
-    pixels = image.permute(1, 2, 0).contiguous().numpy()
-    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
-    row_pairs = pixels.reshape(height, 2, width * 6)
-    halved = np.empty((height, width, 3), np.uint8)
-    sums, means = np.empty((HALVED_ROWS, width * 6), np.uint16), np.empty((HALVED_ROWS, width, 3), np.uint16)
-    for top in range(0, height, HALVED_ROWS):
-        part = row_pairs[top : top + HALVED_ROWS]
-        columns, mean = sums[: len(part)], means[: len(part)]
-        np.add(part[:, 0], part[:, 1], out=columns, dtype=np.uint16)
-        column_pairs = columns.reshape(len(part), width, 6)
-        for channel in range(3):  # one long loop each, instead of a loop of three per pixel
-            np.add(column_pairs[..., channel], column_pairs[..., channel + 3], out=mean[..., channel])
-        mean += 2
-        mean >>= 2
-        halved[top : top + len(part)] = mean
-    return torch.from_numpy(halved).permute(2, 0, 1)
+    pixels = image.to(torch.int16)
+    rows = pixels[:, ::2] + pixels[:, 1::2]
+    return ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).to(torch.uint8)
 
 
 def scale_image(image: Tensor, scale: Scale) -> Tensor:
@@ -264,12 +243,6 @@ def scale_image(image: Tensor, scale: Scale) -> Tensor:
     if image.device.type == "cpu":
         return F.interpolate(batch, size=size, mode="bilinear", antialias=True)[0]
     return F.interpolate(batch.float(), size=size, mode="bilinear", antialias=True)[0].round().to(torch.uint8)
-
-
-def scale_label(label: Tensor, scale: float) -> Tensor:
-    """uint8 (H, W) scaled by `scale`, nearest; at one half the top-left pixel of each 2x2 is kept."""
-    size = scaled_size(*label.shape, scale)
-    return F.interpolate(label[None, None], size=size, mode="nearest")[0, 0]
 
 
 def stack_images(images: Sequence[Tensor]) -> Tensor:

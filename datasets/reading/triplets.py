@@ -122,10 +122,7 @@ class TrainingBatches(Dataset):
                 cuts[triplet] = crop_and_flip(rng, *image.shape[-2:])
             image = _cut(image, *cuts[triplet])
             label = _cut(read_label_of(path, size), *cuts[triplet]) if self.with_labels else None
-            if self.augmentation.changes_anything:
-                image, label = augment(
-                    image, label, np.random.default_rng([*plan.keys[triplet], part]), self.augmentation
-                )
+            image, label = augment(image, label, np.random.default_rng([*plan.keys[triplet], part]), self.augmentation)
             images.append(image)
             labels += [label] if label is not None else []
         width, height = self.target_size

@@ -5,12 +5,11 @@
 An interrupted run goes on where it stopped.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.command_line import HelpFormatter, OneLineParser, number, positive, run_tool
+from datasets.command_line import OneLineParser, number, positive, run_tool
 from datasets.naming import CONDITIONS
 from datasets.robotcar.raw import SOURCES
 
@@ -21,8 +20,6 @@ def build_parser() -> OneLineParser:
         prog="datasets.robotcar",
         description="Turn raw Oxford RobotCar traversals into the evaluation layout: OUT/<condition> and OUT/all. "
         "An interrupted run goes on where it stopped.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     folders = "traversals as downloaded and unpacked"
@@ -34,8 +31,7 @@ def build_parser() -> OneLineParser:
     add("--crop_bottom", type=pixels, default=0, metavar="PIXELS", help="rows to cut off, for the bonnet")
     source = "source of positions; auto: RTK if a traversal has it, else INS"
     add("--positions", choices=SOURCES, default="auto", help=source)
-    workers = "processes (default: one per core)"
-    add("--workers", type=positive, default=os.cpu_count() or 1, metavar="N", help=workers)
+    add("--workers", type=positive, metavar="N", help="processes (default: one per core)")
     return parser
 
 

@@ -88,7 +88,7 @@ def convert_traversals(
     spacing_m: float = 5.0,
     crop_bottom: int = 0,
     positions: str = "auto",
-    workers: int = 1,
+    workers: int | None = 1,
 ) -> list[Summary]:
     """Write `out/<condition>/@east@north@<timestamp>@.jpg` and bring `out/all` up to date.
 
@@ -112,7 +112,6 @@ def convert_traversals(
         frames, track = list_frames(traversal), read_track(traversal, positions)
         plans.append(_plan(traversal, frames, track, record, condition, spacing_m))
         _check_crop(plans[-1].targets, crop_bottom)
-    (record.out / condition).mkdir(parents=True, exist_ok=True)
     wanted = {os.path.relpath(target, record.out) for plan in plans for target in plan.targets.values()}
     summaries = []
     for plan in plans:
@@ -149,19 +148,18 @@ def _plan(traversal: Path, frames: Frames, track: Track, record: Record, conditi
 
 def _check_crop(targets: dict[Path, Path], crop_bottom: int) -> None:
     """ValueError if nothing would be left of a frame, or if an image at hand was cropped in another way."""
-    done = next(((frame, image) for frame, image in targets.items() if image.is_file()), None)
-    heights = ((frame, _height(frame)) for frame in ([done[0]] if done else targets))
-    frame, height = next((pair for pair in heights if pair[1]), (None, 0))
-    if frame is None:
-        return
-    left = _rows_left(frame, height, crop_bottom)
-    if done:
-        with Image.open(done[1]) as image:
-            if image.height != left:
-                raise ValueError(f"{done[1]}: made with another --crop_bottom than {crop_bottom}; {REMEDY}")
+    done = [(frame, image) for frame, image in targets.items() if image.is_file()][:1]
+    for frame, image in done or targets.items():
+        height = _height(frame)
+        if height is not None:
+            left = _rows_left(frame, height, crop_bottom)
+            if done and _height(image) != left:
+                raise ValueError(f"{image}: made with another --crop_bottom than {crop_bottom}; {REMEDY}")
+            return
 
 
 def _height(frame: Path) -> int | None:
+    """Rows of pixels; None for a file that cannot be decoded."""
     try:
         with Image.open(frame) as image:
             return image.height
@@ -175,7 +173,7 @@ def _rows_left(frame: Path, height: int, crop_bottom: int) -> int:
     return height - crop_bottom
 
 
-def _develop_all(plan: _Plan, record: Record, condition: str, crop_bottom: int, workers: int) -> Summary:
+def _develop_all(plan: _Plan, record: Record, condition: str, crop_bottom: int, workers: int | None) -> Summary:
     record.set_aside(plan.stale)
     made = {
         os.path.relpath(image, record.out): os.path.join(os.path.realpath(frame.parent), frame.name)
@@ -230,8 +228,7 @@ def link_all(out: Path) -> int:
     Links to images that are gone are removed; copies of such images are moved to `out/.stale/all`.
     """
     folder = out / ALL
-    folder.mkdir(parents=True, exist_ok=True)
-    for entry in list(folder.iterdir()):
+    for entry in list(folder.glob("*")):
         condition, _, name = entry.name.partition("_")
         if entry.is_symlink() and not entry.exists():
             entry.unlink()

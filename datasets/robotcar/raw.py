@@ -1,12 +1,12 @@
 """A raw Oxford RobotCar traversal: its frames and its track."""
 
-import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from datasets.positions.table import csv_rows
 
 SOURCES = ("ins", "rtk", "auto")
 GOOD_STATUS = "INS_SOLUTION_GOOD"
@@ -14,6 +14,7 @@ FASTEST_M_S, JITTER_M = 50.0, 2.0
 """Longest step of a track: what a car drives at this speed, plus what a good receiver corrects at once."""
 _FOLDERS = {"ins": ("gps", "."), "rtk": (".", "gps", "rtk")}
 _FARTHEST_M = 1e8
+_AGAIN = "download the file again"
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,19 @@ def read_track(traversal: Path, source: str = "auto") -> Track:
 def _read_csv(file: Path, source: str) -> Track:
     wanted = ["timestamp", "northing", "easting", "utm_zone"] + ["ins_status"] * (source == "ins")
     times, positions, good, zone = [], [], [], None
-    for line, row in _csv_rows(file, wanted):
+    rows = csv_rows(file, _AGAIN)
+    _, header = next(rows, (0, []))
+    lacking = [name for name in wanted if name not in header]
+    if lacking:
+        raise ValueError(f"{file}: its header lacks {', '.join(lacking)}; {_AGAIN}")
+    for line, fields in rows:
+        row = dict(zip(header, fields))
         is_good = source == "rtk" or row["ins_status"].strip() == GOOD_STATUS
         try:
-            times.append(_row_time(row))
+            time = _microseconds(row["timestamp"].strip())
+            if time is None:
+                raise ValueError(f"timestamp {row['timestamp'][:40]!r}")
+            times.append(time)
             positions.append(_row_position(row) if is_good else (math.nan, math.nan))
         except ValueError as error:
             raise ValueError(f"{file}:{line}: not a row of time and position ({error}); {_AGAIN}") from error
@@ -165,37 +175,6 @@ def _read_csv(file: Path, source: str) -> Track:
     placed[jumps] = math.nan
     unique, first = np.unique(ordered, return_index=True)
     return Track(file, source, unique, placed[first], (sound & ~jumps)[first], jumps[first])
-
-
-_AGAIN = "download the file again"
-
-
-def _csv_rows(file: Path, wanted: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file with the number of their line; ValueError if the file is damaged."""
-    with open(file, newline="", encoding="utf-8-sig", errors="replace") as stream:
-        # strict: a quote that nothing closes is an error, not a field that swallows the rest of the file
-        rows = csv.DictReader(stream, skipinitialspace=True, strict=True)
-        line = 1
-        try:
-            lacking = [name for name in wanted if name not in (rows.fieldnames or ())]
-            if lacking:
-                raise ValueError(f"{file}: its header lacks {', '.join(lacking)}; {_AGAIN}")
-            for row in rows:
-                line = rows.line_num
-                if None in row or None in row.values() or any("\n" in value for value in row.values()):
-                    raise ValueError(
-                        f"{file}:{line}: this row has not the {len(rows.fieldnames)} fields of the header; {_AGAIN}"
-                    )
-                yield line, row
-        except csv.Error as error:
-            raise ValueError(f"{file}:{line + 1}: damaged from here on ({error}); {_AGAIN}") from error
-
-
-def _row_time(row: dict[str, str]) -> int:
-    time = _microseconds(row["timestamp"].strip())
-    if time is None:
-        raise ValueError(f"timestamp {row['timestamp'][:40]!r}")
-    return time
 
 
 def _row_position(row: dict[str, str]) -> tuple[float, float]:

@@ -1,17 +1,15 @@
 """Command line of the procedural town: ``python3 -m datasets.town --out DIR``."""
 
-from __future__ import annotations
-
 import argparse
 import sys
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
-from datasets.command_line import OneLineParser, run_tool
+from datasets.command_line import OneLineParser, add_flags, flags_of, number, positive, read_flags, run_tool
 from datasets.sizes import smallest_cropped
-from datasets.town.make import FEWEST_PLACES, make_town
-from datasets.town.passes import PASSES, STANDARD_PASSES, Settings
-from datasets.town.world.difficulty import PRESETS, STANDARD, Knobs, make_knobs
+from datasets.town.make import make_town
+from datasets.town.passes import Settings
+from datasets.town.world.difficulty import PRESETS, STANDARD, Knobs
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,29 +18,22 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python3 -m datasets.town",
         description="Draw the procedural town: two labelled synthetic towns, and one place in five conditions. The same command "
         "on an empty folder gives the same bytes. An interrupted run continues when the command is given again.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the town, made if absent")
-    sides = f"width and height of the pictures in pixels, each at least {smallest_cropped()}, as training needs"
-    add("--size", type=int, nargs=2, default=(384, 216), metavar=("W", "H"), help=sides)
-    add("--places", type=int, default=150, metavar="N", help=f"places per town, at least {FEWEST_PLACES}")
-    add("--seed", type=int, default=0, metavar="S", help="seed of all random choices, 0 or more")
-    workers = "processes that draw (None: all cores); the pictures do not depend on it"
-    add("--workers", type=int, default=None, metavar="N", help=workers)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the town, made if absent")
+    add_flags(parser, Settings, "pictures")
+    workers = "processes that draw (default: one per core); the pictures do not depend on it"
+    parser.add_argument("--workers", type=positive, metavar="N", help=workers)
     preview = "also draw a contact sheet with captions and coloured labels; its default place is DIR/preview.png"
-    add("--preview", type=Path, nargs="?", const=Path(), default=None, metavar="FILE", help=preview)
-    more = ", ".join(name for name in PASSES if name not in STANDARD_PASSES)
-    passes = f"what to draw; {more} are drawn only if named here"
-    add("--passes", nargs="+", default=tuple(STANDARD_PASSES), metavar="PASS", help=passes)
+    parser.add_argument("--preview", type=Path, nargs="?", const=Path(), metavar="FILE", help=preview)
     hard = parser.add_argument_group(
         "difficulty", "The values of a preset never change, so results can be compared. A knob replaces one of them."
     )
-    hard.add_argument("--difficulty", default=STANDARD, metavar="NAME", help=f"preset: {', '.join(PRESETS)}")
-    for knob in fields(Knobs):
-        values = ", ".join(f"{getattr(preset, knob.name):g}" for preset in PRESETS.values())
-        text = f"{knob.metadata['help']} (0 to {knob.metadata['high']:g}; presets: {values})"
-        hard.add_argument(f"--{knob.name}", type=float, default=argparse.SUPPRESS, metavar="X", help=text)
+    hard.add_argument("--difficulty", default=STANDARD, choices=tuple(PRESETS), help="preset")
+    for name, knob in flags_of(Knobs).items():
+        values = ", ".join(f"{getattr(preset, name):g}" for preset in PRESETS.values())
+        text = f"{knob.metadata['help']} (0 to {knob.metadata['most']:g}; presets: {values})"
+        kind = number(float, knob.metadata)
+        hard.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="X", help=text)
     return parser
 
 
@@ -53,13 +44,14 @@ def draw(args: argparse.Namespace) -> None:
         raise ValueError(
             f"{size}: training needs sides of at least {smallest_cropped()} pixels; give a larger --size W H"
         )
-    knobs = make_knobs(args.difficulty, **{f.name: getattr(args, f.name, None) for f in fields(Knobs)})
-    make_town(args.out, tuple(args.size), args.places, args.seed, args.workers, knobs=knobs, passes=args.passes)
+    given = {name: value for name, value in vars(args).items() if name in flags_of(Knobs)}
+    settings = read_flags(Settings, args, knobs=replace(PRESETS[args.difficulty], **given))
+    make_town(args.out, workers=args.workers, **vars(settings))
     if args.preview is not None:
         from datasets.town.preview import contact_sheet
 
         target = args.out / "preview.png" if args.preview == Path() else args.preview
-        contact_sheet(args.out, Settings(tuple(args.size), args.places, args.seed, knobs, tuple(args.passes)), target)
+        contact_sheet(args.out, settings, target)
         print(f"contact sheet: {target}")
 
 

@@ -3,8 +3,6 @@
 A draw never depends on what was drawn before it elsewhere, so pictures can be drawn in any order.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from typing import TypeVar

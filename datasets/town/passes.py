@@ -3,12 +3,13 @@
 This module loads no drawing, so that a command line can name the passes at once.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 
+from datasets.command_line import flag
+from datasets.sizes import smallest_cropped
 from datasets.town.world.difficulty import Knobs
+from models.config import MIN_SIDE
 
 VERSION = 1  # of the drawing; raise it whenever the same settings would give other pictures
 MERGED = "robotcar_all"
@@ -63,20 +64,24 @@ PASSES = STANDARD_PASSES | _by_name([p for town in _CAMERAS for p in _synthetic(
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the pictures depend on.
+    """All that the pictures depend on."""
 
-    Attributes
-    ----------
-    size : width and height of the pictures in pixels.
-    places : places per town.
-    passes : names in PASSES.
-    """
-
-    size: tuple[int, int]
-    places: int
-    seed: int
+    size: tuple[int, int] = flag(
+        (384, 216),
+        f"width and height of the pictures in pixels; training needs sides of at least {smallest_cropped()}",
+        least=MIN_SIDE,
+        most=4096,
+        metavar=("W", "H"),
+    )
+    places: int = flag(150, "places per town", least=4)
+    seed: int = flag(0, "seed of all random choices", least=0)
     knobs: Knobs = field(default_factory=Knobs)
-    passes: tuple[str, ...] = tuple(STANDARD_PASSES)
+    passes: tuple[str, ...] = flag(
+        tuple(STANDARD_PASSES),
+        f"what to draw; {', '.join(p for p in PASSES if p not in STANDARD_PASSES)} are drawn only if named here",
+        choices=tuple(PASSES),
+        metavar="PASS",
+    )
 
     def drawn(self, town: str) -> list[Pass]:
         """Return the passes of a town that are drawn, in the order of PASSES."""

@@ -1,7 +1,5 @@
 """The pictures of a town: where the camera stands for each, how it is drawn, and its files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Contact sheet of a drawn town: every town, camera and condition, with coloured labels beside the photos."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +43,6 @@ def contact_sheet(out: Path, settings: Settings, target: Path) -> None:
             smooth = Image.Resampling.NEAREST if caption == ITS_LABEL else Image.Resampling.BICUBIC
             sheet.paste(image.resize((TILE, high), smooth), (x, y + BAND - 4))
     _legend(pen, sheet.height - 2 * BAND + 4)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"{target.parent}: cannot make this folder ({error.strerror}); give another --preview") from error
     write_whole(target, lambda part: sheet.save(part, format="PNG"))
 
 

@@ -8,10 +8,11 @@ import torch
 
 import eval as evaluation_script
 from benchmarks import train_town
+from benchmarks.train_town import half_precision
 from models import build_model
 from tests.tiny import data_flags
 from utils.options.parsers import main_parser
-from utils.runs.checkpoints import half_precision, load_checkpoint, save_checkpoint
+from utils.runs.checkpoints import content_of, load_checkpoint, write_atomically
 from utils.training.optimizers import poly
 
 
@@ -36,6 +37,27 @@ def test_legs_take_a_town_each_and_a_falling_rate():
         train_town.shared_flags(args, ["--dataset_root", "x"])
 
 
+def test_a_recipe_has_its_own_defaults_and_flags():
+    args, extra = train_town.parse(["--recipe", "photos", "--legs", "2", "--precision", "fp32", "--temperature", "0.1"])
+    assert (args.size, args.places, args.evaluation_towns) == ((480, 270), 120, 1)
+    parsed = main_parser().parse_args(train_town.leg_job(args, extra, 1, None).command)
+    assert (parsed.arch, parsed.loss, parsed.n_neg, parsed.temperature) == ("resnet50", "pairs", 0, 0.1)
+    assert parsed.freeze_bn and parsed.class_weights and parsed.input == "balanced" and parsed.augment == ["all"]
+    assert train_town.parse([])[0].recipe == "town"
+
+
+def test_the_result_lies_between_the_first_and_the_last_weights(tmp_path):
+    torch.manual_seed(0)
+    first, last = build_model("resnet18", "fcn"), build_model("resnet18", "fcn")
+    for name, model in (("first.pth", first), ("last.pth", last)):
+        save_checkpoint(tmp_path / name, model, {})
+    found = train_town.mixed(tmp_path / "first.pth", tmp_path / "last.pth", 0.25).state_dict()
+    start, end = first.state_dict(), last.state_dict()
+    conv, head = "encoder.layer3.0.conv1.weight", "head.classifiers.0.weight"
+    torch.testing.assert_close(found[conv], 0.25 * start[conv] + 0.75 * end[conv])
+    assert torch.equal(found[head], end[head]) and not torch.equal(start[head], end[head])
+
+
 def test_a_leg_on_record_is_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args, extra = legs("--precision fp32")
@@ -54,8 +76,8 @@ def test_a_leg_on_record_is_not_trained_again(tmp_path, monkeypatch):
 def test_a_half_precision_file_is_read_and_evaluates_alike(trained_run, tiny_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     whole = load_checkpoint(trained_run / "best.pth").build()
-    save_checkpoint(tmp_path / "half.pth", whole, {}, half=True)
-    assert (tmp_path / "half.pth").stat().st_size <= train_town.LARGEST_BYTES
+    write_atomically(tmp_path / "half.pth", content_of(whole.config, half_precision(whole.state_dict()), {}))
+    assert (tmp_path / "half.pth").stat().st_size <= train_town.RECIPES["town"].largest_bytes
     read = load_checkpoint(tmp_path / "half.pth")
     assert not [name for name in read.state_dict if name.startswith("discriminator")]
     half = read.build()
@@ -86,7 +108,7 @@ def test_values_beyond_half_precision_are_named():
 
 def test_a_file_that_lacks_more_than_the_discriminator_is_refused(tmp_path):
     model = build_model("resnet18")
-    save_checkpoint(tmp_path / "half.pth", model, {}, half=True)
+    write_atomically(tmp_path / "half.pth", content_of(model.config, half_precision(model.state_dict()), {}))
     content = torch.load(tmp_path / "half.pth", weights_only=True)
     del content["model"]["attention.merge.weight"]
     torch.save(content, tmp_path / "half.pth")

@@ -56,8 +56,10 @@ def test_a_failed_write_names_the_target_and_keeps_the_reason(tmp_path):
 
     with pytest.raises(OSError, match=r"^/.*a.txt: cannot write it \(encoder error\)"):
         write_whole(tmp_path / "a.txt", odd)
-    with pytest.raises(OSError, match="missing"):
-        write_text(tmp_path / "missing" / "a.txt", "x")
+    write_text(tmp_path / "new" / "deep" / "a.txt", "x")
+    assert names(tmp_path / "new" / "deep") == ["a.txt"]
+    with pytest.raises(OSError, match=r"a.txt/b.txt: cannot write it \(Not a directory|File exists\)"):
+        write_text(tmp_path / "new" / "deep" / "a.txt" / "b.txt", "x")
 
 
 def test_second_names_and_copies(tmp_path, monkeypatch):

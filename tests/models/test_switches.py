@@ -1,16 +1,19 @@
 """The switches of the study do what they say: gradients are there or absent where they should be, checkpoints record them."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 
 import eval as evaluation_script
 import main
 from models import build_model
-from models.input import to_network_input
+from models.input import IMAGENET_DEVIATIONS, IMAGENET_MEANS, balance_exposure, to_network_input
 from tests.golden_model import pictures
 from tests.gradients import backward_losses
 from tests.tiny import SMALL_RUN, data_flags
@@ -176,3 +179,45 @@ def test_a_run_records_its_switches_and_eval_needs_no_flags(tiny_root, tmp_path,
     assert evaluation_script.main([*evaluated, *machine]) == 0
     ours, again = (json.loads((path / "results.json").read_text())["sets"] for path in (folder, tmp_path / "out"))
     assert [s["recall"] for s in again] == [s["recall"] for s in ours if s["name"] in ("val", "rain")]
+
+
+def photo(low: float, high: float) -> torch.Tensor:
+    """A picture of smooth patterns, RGB uint8 (3, 120, 160), with values between `low` and `high`."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 9, 120), torch.linspace(0, 7, 160), indexing="ij")
+    waves = torch.stack([rows.sin() * columns.cos(), (rows + columns).sin(), (rows - columns).cos()]) / 2 + 0.5
+    return (low + waves * (high - low)).round().to(torch.uint8)
+
+
+def test_balanced_pictures_differ_less_than_their_light():
+    bright, dark = photo(60, 250), photo(10, 48)
+    plain = (bright.float() - dark.float()).abs().mean()
+    balanced = (balance_exposure(bright) - balance_exposure(dark)).abs().mean()
+    assert plain > 100 and balanced < 5
+
+
+def test_balanced_exposure_by_hand():
+    image = torch.zeros(3, 100, 100, dtype=torch.uint8)
+    image[:, ::4, ::4] = torch.arange(25, dtype=torch.uint8)[None, :, None] * 10  # the pixels that are looked at
+    expected = torch.arange(25, dtype=torch.float64) * 10 / 240  # from black to white; the middle value is 120
+    expected = 255 * expected ** (math.log(0.42) / math.log(0.5))
+    found = balance_exposure(image, torch.float64)
+    torch.testing.assert_close(found[:, ::4, ::4], expected[None, :, None].expand(3, 25, 25))
+
+
+@given(st.integers(0, 255), st.integers(0, 255), st.integers(97, 110), st.integers(97, 110))
+def test_balanced_exposure_stays_within_8_bits_and_does_not_look_at_other_pictures(low, high, height, width):
+    images = torch.stack([photo(low, high), photo(high, low)])[..., :height, :width]
+    found = balance_exposure(images)
+    assert found.isfinite().all() and found.min() >= 0 and found.max() <= 255
+    torch.testing.assert_close(found[1], balance_exposure(images[1]), rtol=0, atol=0)
+
+
+def test_a_grey_picture_becomes_black():
+    assert not balance_exposure(torch.full((3, 97, 97), 90, dtype=torch.uint8)).any()
+
+
+def test_balanced_input_is_imagenets_of_the_balanced_picture():
+    image = photo(20, 90)
+    balanced = balance_exposure(image) / 255
+    expected = torchvision.transforms.functional.normalize(balanced, IMAGENET_MEANS, IMAGENET_DEVIATIONS)
+    torch.testing.assert_close(to_network_input(image, space="balanced"), expected)

@@ -97,10 +97,3 @@ class ConfusionMatrix:
         """Mean over the classes present in the labels, 0..1; NaN if there are none."""
         iou = self.class_iou()
         return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
-
-    def accuracy(self) -> tuple[float, float]:
-        """Overall pixel accuracy and mean accuracy over the classes present in the labels, 0..1."""
-        matrix = self.matrix.astype(np.float64)
-        labelled = matrix.sum(1)
-        present = labelled > 0
-        return float(matrix.trace() / labelled.sum()), float((matrix.diagonal()[present] / labelled[present]).mean())

@@ -16,7 +16,7 @@ from utils.retrieval.confidence import apart, place_ratios
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.retrieval.index import SearchableGallery
 from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
-from utils.retrieval.store import folder_of, stored_descriptors, weights_digest
+from utils.retrieval.store import DescriptorStore, folder_of, weights_digest
 from utils.system.distributed import alone, from_first, is_first
 from utils.system.logs import LOGGER
 from utils.system.seeding import generator
@@ -101,7 +101,8 @@ def evaluate_places(
 
     def embed(images: ImageSet, scale: float, description: str) -> np.ndarray:
         if store is not None:
-            return stored_descriptors(model, digest, images.paths, scale, options, store, retrieval.dtype, description)
+            kept = DescriptorStore(model, digest, scale, options, store, retrieval.dtype)
+            return kept.descriptors(images.paths, description)
         size = np.dtype(retrieval.dtype).itemsize * len(images) * model.descriptor_dim
         if size > MANY_BYTES:
             LOGGER.info(

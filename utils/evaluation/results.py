@@ -163,11 +163,9 @@ def write_results(folder: Path, content: dict, results: Sequence[SetResult]) -> 
     """Write `predictions/<name>.csv`, `descriptors/<name>.npz` if descriptors were kept, and last `results.json`."""
     for result in results:
         predictions = folder / "predictions" / f"{file_name(result.set.name)}.csv"
-        predictions.parent.mkdir(parents=True, exist_ok=True)
         write_whole(predictions, lambda part, result=result: _write_predictions(part, result))
         if result.query_descriptors is not None:
             descriptors = folder / "descriptors" / f"{file_name(result.set.name)}.npz"
-            descriptors.parent.mkdir(exist_ok=True)
             write_whole(descriptors, lambda part, result=result: _write_descriptors(part, result))
     # last: a folder that has it is whole
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")

@@ -10,7 +10,7 @@ from datasets.naming import class_names, label_folder, label_path
 from datasets.reading.batches import ImageBatches
 from datasets.reading.transforms import image_size
 from models.config import MIN_SIDE
-from models.segvpr import SegVPR
+from models.segvpr import SegVPR, evaluating
 from utils.evaluation.metrics import ConfusionMatrix
 from utils.evaluation.recall import EvaluationSet
 from utils.retrieval.embedding import EmbeddingOptions, iterate_batches
@@ -50,19 +50,18 @@ def labelled_images(sets: Sequence[EvaluationSet], seed: int, screening: Screeni
 @torch.inference_mode()
 def evaluate_segmentation(model: SegVPR, paths: Sequence[str], options: EmbeddingOptions) -> ConfusionMatrix:
     """Confusion matrix of unweighted predictions on labelled images at full size; several processes share the images."""
-    was_training = model.training
-    model.eval()
     width, height = image_size(paths[0])
     batch_size = max(1, min(options.batch_size, PIXELS_PER_BATCH // (width * height)))
     confusion = ConfusionMatrix(model.config.num_classes)
     own = share(len(paths), batch_size)
     dataset = ImageBatches(paths[own.start : own.stop], with_labels=True)
-    for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", options.compute.device):
-        with options.compute.autocast():
-            predictions = model.segment(model.prepare(batch.images)).argmax(dim=1)
-        confusion.update(predictions, batch.labels.to(predictions.device))
+    device = options.compute.device
+    with evaluating(model):
+        for batch in iterate_batches(dataset, batch_size, options.num_workers, "segmentation", device):
+            with options.compute.autocast():
+                predictions = model.segment(model.prepare(batch.images)).argmax(dim=1)
+            confusion.update(predictions, batch.labels.to(predictions.device))
     confusion.sum_over_processes()
-    model.train(was_training)
     return confusion
 
 

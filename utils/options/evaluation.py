@@ -81,4 +81,7 @@ class PhotoOptions:
         metavar="P",
     )
     top: int = flag(5, "matches per photo", least=1)
+    prune: bool = flag(
+        False, "drop from the store all descriptors of this network and size that are not this gallery's"
+    )
     json: bool = flag(False, "print JSON and nothing else")

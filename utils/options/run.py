@@ -17,7 +17,7 @@ class MachineSettings:
     device: str = flag("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"), may_change=True)
     precision: str = flag(
         "fp32",
-        "numbers of the convolutions; auto is bf16 where the hardware is fast at it, else fp32",
+        "numbers of the convolutions; auto is bf16 where it is faster (a CPU is timed), else fp32; a resumed run keeps it",
         choices=PRECISIONS,
     )
     compile: bool = flag(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datasets.reading.transforms import read_image, scale_image
 from models.resize import resize_to
-from models.segvpr import SegVPR
+from models.segvpr import SegVPR, evaluating
 from utils.evaluation.recall import SetResult
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.system.seeding import generator
@@ -112,11 +112,8 @@ def look_at(model: SegVPR, path: str, scale: float, options: EmbeddingOptions) -
     """Run one photo through the network in eval mode; None if it cannot be read (any more)."""
     try:
         image = scale_image(read_image(path), scale)
-        was_training = model.training
-        model.eval()
-        with options.compute.autocast():
+        with evaluating(model), options.compute.autocast():
             output = model(model.prepare(image[None]))
-        model.train(was_training)
     except ValueError:
         return None
     # attention is positive, so weighting the logits by it leaves the largest where it is
@@ -172,16 +169,10 @@ def attention_effect(model: SegVPR, look: Look) -> float:
     def tilt(_module: torch.nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
         return output * torch.linspace(0.5, 1.5, output.shape[-1]).to(output)
 
-    was_training = model.training
-    model.eval()
-    # plain precision: rounding to bf16 would move descriptors by itself
-    descriptor = model.embed(images).cpu().double()
-    hook = model.attention.register_forward_hook(tilt)
-    try:
-        tilted = model.embed(images).cpu().double()
-    finally:
-        hook.remove()
-        model.train(was_training)
+    with evaluating(model):  # in plain precision: rounding to bf16 would move descriptors by itself
+        descriptor = model.embed(images).cpu().double()
+        with model.attention.register_forward_hook(tilt):
+            tilted = model.embed(images).cpu().double()
     return float((descriptor - tilted).norm() / descriptor.norm())
 
 

@@ -61,7 +61,6 @@ def write_report(
     head_trained : whether training had a semantic loss; if not, classes and mIoU mean nothing and are left out.
     """
     figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
     photos: Photos = cache(load_thumbnail)
     panels = Panels(model.config.attention != "none", head_trained) if model else Panels(False, False)
     seen = look_at_sets(model, before, results, options, seed) if model and any(panels) else NOTHING_SEEN

@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from datasets.files import locked, write_text, write_whole
-from utils.retrieval.exact import Rows, as_float32, joined, rerank, search
+from utils.retrieval.exact import BLOCK_BYTES, Rows, as_float32, joined, rerank, search
 from utils.retrieval.pca import Projection, fit_projection, sample_rows
 from utils.retrieval.settings import (
     ADVISED_PER_CENTROID,
@@ -62,6 +62,11 @@ class SearchableGallery:
         self.build_s = 0.0
         self.descriptors = self.rows = descriptors
         self._place_of: np.ndarray | None = None  # of the index's entries among the rows, -1 for removed ones
+        self._held: np.ndarray | None = None
+        if settings.pca_dim is None and settings.index == FLAT:
+            folder = None  # nothing is derived
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / LOCK) if folder is not None else nullcontext():
             if settings.pca_dim is not None:
                 self._project(folder)
@@ -82,7 +87,7 @@ class SearchableGallery:
         if allowed is not None and not allowed.all():
             return self._search_among(np.flatnonzero(allowed), queries, k)
         if self.index is None:
-            return search(self.rows, queries, k)
+            return search(self._searched(), queries, k)
         k = min(k, len(self.rows))
         indexes, distances = rerank(self.rows, queries, self.candidates(queries, max(k, CANDIDATES)), k)
         few = np.flatnonzero(indexes[:, -1] < 0)
@@ -94,8 +99,14 @@ class SearchableGallery:
         """The exact search in some of the rows, ascending, for shortened queries."""
         if not len(places):
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        indexes, distances = search(Rows(self.rows, places), queries, k)
+        indexes, distances = search(Rows(self._searched(), places), queries, k)
         return places[indexes], distances
+
+    def _searched(self) -> np.ndarray:
+        """The rows; a gallery of a single block is read from the disk once."""
+        if self._held is None and self.rows.shape[0] * self.rows.shape[1] * 4 <= BLOCK_BYTES:
+            self._held = as_float32(self.rows)
+        return self.rows if self._held is None else self._held
 
     def add(self, descriptors: np.ndarray) -> None:
         """Further images, (N, D), which are numbered from G on. The index takes them as it was trained."""
@@ -106,6 +117,7 @@ class SearchableGallery:
             self.index.add(as_float32(shortened))
             if self._place_of is not None:
                 self._place_of = np.concatenate([self._place_of, before + np.arange(len(descriptors))])
+        self._held = None
         self.descriptors = joined(self.descriptors, descriptors)
         self.rows = self.descriptors if self.projection is None else joined(self.rows, shortened)
 
@@ -123,6 +135,7 @@ class SearchableGallery:
             now[kept] = np.arange(len(kept))
             self._place_of = now[self._place_of if self._place_of is not None else np.arange(len(self.rows))]
         shortened = None if self.projection is None else Rows(self.rows, kept)
+        self._held = None
         self.descriptors = Rows(self.descriptors, kept)
         self.rows = self.descriptors if shortened is None else shortened
 

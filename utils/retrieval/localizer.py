@@ -28,9 +28,9 @@ from utils.retrieval.localize import SPREAD_AT, Localisation, Match, spread
 from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
 from utils.retrieval.store import (
     PIXELS_PER_BATCH,
+    DescriptorStore,
     default_folder,
     folder_of,
-    stored_descriptors,
     weights_digest,
 )
 from utils.runs.checkpoints import Checkpoint, load_checkpoint
@@ -91,11 +91,12 @@ class Localizer:
         self._options = options or EmbeddingOptions(compute=Compute(resolve_device()))
         self._model = self._options.compute.place(checkpoint.build())
         self._embedder = self._options.compute.embedder(self._model)
-        self._digest, self._retrieval = weights_digest(self._model), retrieval
-        self._reject, self._calibration = reject, find_calibration(checkpoint.path, self._digest, retrieval, reject)
-        self._store = Path(store) if store is not None else default_folder(checkpoint.path)
+        self._retrieval, digest = retrieval, weights_digest(self._model)
+        self._reject, self._calibration = reject, find_calibration(checkpoint.path, digest, retrieval, reject)
+        folder = Path(store) if store is not None else default_folder(checkpoint.path)
+        self._store = DescriptorStore(self._model, digest, self.scale, self._options, folder, retrieval.dtype)
         check_settings(retrieval, self._model.descriptor_dim, self.images.folder, len(self.images))
-        descriptors = self._stored(self.images.paths)
+        descriptors = self._store.descriptors(self.images.paths)
         self._engine = SearchableGallery(descriptors, retrieval, folder_of(descriptors))
         self._lock = RLock()
 
@@ -192,7 +193,7 @@ class Localizer:
             places = self._positions_of(paths) if positions is None else np.array(positions, np.float64).reshape(-1, 2)
             if len(places) != len(paths) or not np.isfinite(places).all():
                 raise ValueError(f"{len(places)} positions for {len(paths)} images; give finite numbers for each")
-            self._engine.add(self._stored(paths))
+            self._engine.add(self._store.descriptors(paths))
             self.images = replace(
                 self.images,
                 paths=(*self.images.paths, *paths),
@@ -233,14 +234,14 @@ class Localizer:
 
         write_whole(file, write)
 
+    def prune(self) -> int:
+        """Drop from the store what is not of this gallery as it is now; returns how many descriptors."""
+        with self._lock:
+            return self._store.prune(self.images.paths)
+
     def description(self) -> dict:
         """Images, sizes and search, as plain values."""
         return {"images": len(self), "scale": scale_text(self.scale), **self._engine.description()}
-
-    def _stored(self, paths: Sequence[str]) -> np.ndarray:
-        """Descriptors of files, from the store or into it."""
-        dtype = self._retrieval.dtype
-        return stored_descriptors(self._model, self._digest, paths, self.scale, self._options, self._store, dtype)
 
     def _read(self, photo: Photo) -> Tensor:
         pixels = rgb_image(photo)

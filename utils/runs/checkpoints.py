@@ -71,35 +71,17 @@ class Checkpoint:
         model.load_state_dict(self.state_dict, strict=False)
 
 
-def save_checkpoint(
-    path: Path, model: SegVPR, training: dict[str, Any], keep: Path | None = None, half: bool = False
-) -> None:
-    """Write a checkpoint, see `write_atomically`.
-
-    Parameters
-    ----------
-    half : write weights alone and small, see `half_precision`; they are read as any others.
-    """
-    state = half_precision(model.state_dict()) if half else model.state_dict()
-    content = {"format": FORMAT, "config": model.config.to_plain(), "model": state, "training": training}
-    write_atomically(path, content | {"image_size": model.image_size}, keep)
+def save_checkpoint(path: Path, model: SegVPR, training: dict[str, Any], keep: Path | None = None) -> None:
+    """Write a checkpoint, see `write_atomically`."""
+    write_atomically(path, content_of(model.config, model.state_dict(), training, model.image_size), keep)
 
 
-def half_precision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Kernels as float16, without the discriminator, which only training asks.
-
-    Vectors stay as they are: they weigh nothing, and running variances can leave the range of float16.
-
-    Raises
-    ------
-    ValueError : a kernel does; it is named.
-    """
-    kept = {name: value for name, value in state_dict.items() if not name.startswith(TRAINING_ONLY)}
-    half = {name: value.half() if value.ndim > 1 else value for name, value in kept.items()}
-    odd = next((name for name, value in half.items() if not torch.isfinite(value).all()), None)
-    if odd is not None:
-        raise ValueError(f"{odd} has values that float16 cannot hold, or that are not finite; keep full precision")
-    return half
+def content_of(
+    config: NetworkConfig, state_dict: Mapping[str, Tensor], training: dict[str, Any], image_size: int | None = None
+) -> dict[str, Any]:
+    """What a checkpoint's file holds; `training` is empty for weights alone."""
+    content = {"format": FORMAT, "config": config.to_plain(), "model": state_dict, "training": training}
+    return content | {"image_size": image_size}
 
 
 def write_atomically(path: Path, content: Any, keep: Path | None = None) -> None:

@@ -40,26 +40,15 @@ def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return bare
 
 
-def _rename(state_dict: Mapping[str, Any], table: list[tuple[str, str]], origin: str) -> dict[str, Any]:
-    renamed = {}
-    for key, value in state_dict.items():
-        for old, new in table:
-            if key.startswith(old):
-                renamed[new + key.removeprefix(old)] = value
-                break
-        else:
-            raise ValueError(f"state_dict entry {key!r} is not one of a {origin} SegVPR checkpoint")
-    return renamed
-
-
 def from_released(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Released parameter names -> ours, without `WRAPPERS`; values stay as they are."""
-    return _rename(without_wrappers(state_dict), list(PREFIXES), "released")
-
-
-def to_released(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """Our parameter names -> released ones, without a `module.` prefix; values stay as they are."""
-    return _rename(state_dict, [(ours, released) for released, ours in PREFIXES], "this project's")
+    renamed = {}
+    for key, value in without_wrappers(state_dict).items():
+        found = next(((old, new) for old, new in PREFIXES if key.startswith(old)), None)
+        if found is None:
+            raise ValueError(f"state_dict entry {key!r} is not one of a released SegVPR checkpoint")
+        renamed[found[1] + key.removeprefix(found[0])] = value
+    return renamed
 
 
 def infer_config(state_dict: Mapping[str, Tensor]) -> NetworkConfig:

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 
+from datasets.command_line import USER_ERROR, one_line
 from utils.system.failures import PeerFailed, RunFailed
 from utils.system.interrupts import Interrupts, StopRequested
 from utils.system.launch import launched
 from utils.system.logs import LOGGER, stop_logging
 
-RUN_FAILED, USER_ERROR = 1, 2
+RUN_FAILED = 1
 COMPILERS = ("torch._dynamo", "torch._inductor")
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 GRACE_S = 2.0
@@ -29,7 +30,7 @@ def run_command(name: str, command: Callable[[], None]) -> int:
             command()
         return 0
     except (ValueError, OSError) as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         if isinstance(error, OSError) and error.filename is None and error.errno in DISK_FULL:
             line = f"{error.strerror}: make room where results are written, then start again (training: with --resume)"
         LOGGER.debug("failed: %s", line, exc_info=True)

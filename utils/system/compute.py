@@ -3,16 +3,16 @@
 import ctypes
 import os
 import platform
+import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from models.segvpr import SegVPR
-from utils.system.distributed import world_size
+from utils.system.distributed import from_first, world_size
 from utils.system.launch import local_rank
 
 CPU = torch.device("cpu")
@@ -27,11 +27,13 @@ class Compute:
     ----------
     dtype : type of the convolutions under autocast; None for plain float32 (or whatever type the model has).
     compiled : whether `place` hands the network's parts to torch.compile.
+    why : what `auto` found when it chose `dtype`.
     """
 
     device: torch.device = CPU
     dtype: torch.dtype | None = None
     compiled: bool = False
+    why: str = ""
 
     @property
     def precision(self) -> str:
@@ -39,7 +41,14 @@ class Compute:
         return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     def __str__(self) -> str:
-        return f"{self.device}, {self.precision}" + (", compiled" if self.compiled else "")
+        why = f" ({self.why})" if self.why else ""
+        return f"{self.device}, {self.precision}{why}" + (", compiled" if self.compiled else "")
+
+    def in_precision(self, name: str) -> "Compute":
+        """The same in another precision; ValueError for one that the device has not."""
+        if name == "fp16" and self.device.type == "cpu":
+            raise ValueError("--precision fp16: not on a CPU; use bf16 or fp32")
+        return self if name == self.precision else replace(self, dtype=_DTYPES[name], why="")
 
     def autocast(self) -> AbstractContextManager:
         """Within it, convolutions run in `dtype`; losses and powers widen their input themselves."""
@@ -107,7 +116,9 @@ def check_sync_bn(device: torch.device) -> None:
 def resolve_compute(
     device: str = "auto", precision: str = "auto", compiled: bool = False, deterministic: bool = False
 ) -> Compute:
-    """Device and precision by name, and this process set up for them; `auto` takes bf16 where it is fast, else fp32.
+    """Device and precision by name, and this process set up for them.
+
+    `auto` is bf16 where that is faster, else fp32. Several processes do as the first one finds.
 
     Parameters
     ----------
@@ -116,11 +127,11 @@ def resolve_compute(
     """
     where = resolve_device(device)
     set_up_process(deterministic)
-    if precision == "auto":
-        precision = "bf16" if runs_bf16_fast(where) else "fp32"
-    if precision == "fp16" and where.type == "cpu":
-        raise ValueError("--precision fp16: not on a CPU; use bf16 or fp32")
-    return Compute(where, _DTYPES[precision], compiled)
+    compute = Compute(where, compiled=compiled)
+    if precision != "auto":
+        return compute.in_precision(precision)
+    faster, why = from_first(lambda: faster_precision(where))
+    return replace(compute.in_precision(faster), why=why)
 
 
 def set_up_process(deterministic: bool = False) -> None:
@@ -144,15 +155,37 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+LEAST_GAIN = 1.1
+"""bf16 rounds more, so it must be faster by so much."""
+
+
 @cache
-def runs_bf16_fast(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32: GPUs from Ampere on, CPUs with avx512_bf16 or AMX."""
+def faster_precision(device: torch.device) -> tuple[str, str]:
+    """bf16 or fp32, and why: GPUs are fast at bf16 from Ampere on; a CPU is timed, because its flags do not tell."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu" and platform.system() == "Linux":
-        try:
-            flags = Path("/proc/cpuinfo").read_text().split()
-        except OSError:
-            return False
-        return "avx512_bf16" in flags or "amx_bf16" in flags
-    return False
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+        return "bf16" if fast else "fp32", ""
+    if device.type != "cpu":
+        return "fp32", ""
+    plain, short = convolution_seconds((torch.float32, torch.bfloat16))
+    why = f"two convolutions took {1000 * plain:.1f} ms in fp32, {1000 * short:.1f} in bf16"
+    return "bf16" if plain > LEAST_GAIN * short else "fp32", why
+
+
+def convolution_seconds(dtypes: tuple[torch.dtype, ...], rounds: int = 5) -> list[float]:
+    """The least time that two convolutions of stage 3 take with their gradients, per type, in turn: a few tenths of a second."""
+    steps = []
+    for dtype in dtypes:
+        with torch.random.fork_rng(devices=()):  # measuring changes no run
+            convs = nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.Conv2d(256, 1024, 1))
+        convs = convs.to(dtype=dtype, memory_format=torch.channels_last)
+        image = torch.ones(1, 256, 17, 30, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+        steps.append(lambda convs=convs, image=image: convs(image).sum().backward())
+    times = []
+    for _ in range(1 + rounds):
+        for step in steps:
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+    own = len(steps)
+    return [min(times[own + i :: own]) for i in range(own)]  # the first round warms up

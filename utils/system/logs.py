@@ -2,11 +2,14 @@
 
 import logging
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from datasets import jobs
 from utils.system.distributed import is_first
 
 LOGGER = logging.getLogger("segvpr")
@@ -62,11 +65,6 @@ def stop_logging() -> None:
         handler.close()
 
 
-def progress_bar(iterable=None, **options):
-    """A tqdm bar; if stderr is not a terminal, a line every half minute. Of several processes, the first shows its part."""
-    options.setdefault("disable", not is_first())
-    options.setdefault("dynamic_ncols", True)
-    options.setdefault("leave", False)
-    if not sys.stderr.isatty():
-        options = {"mininterval": 30, "delay": 30, **options}
-    return tqdm(iterable, **options)
+def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
+    """The bar of `datasets.jobs`; of several processes, the first shows its part."""
+    return jobs.progress_bar(iterable, **{"disable": not is_first(), **options})

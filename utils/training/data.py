@@ -4,13 +4,27 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from datasets.naming import NEGATIVE_DISTANCE_M, Kind, fingerprint
 from datasets.places import ImageSet, Neighbours, neighbours_within
 from datasets.reading.triplets import StepPlan, TrainingBatches, Triplets
+from utils.system.distributed import own_part
 from utils.system.logs import LOGGER
 from utils.system.seeding import generator
 from utils.training.settings import TrainingSettings
+
+
+def near_candidates(plan: StepPlan, not_negative: Neighbours) -> Tensor:
+    """(Q, Q + N) bool: which positives and negatives of a step are too near a query to count as another place."""
+    candidates = [*plan.positives, *(i for negatives in plan.negatives for i in negatives)]
+    return torch.from_numpy(np.stack([np.isin(candidates, not_negative[query]) for query in plan.queries]))
+
+
+def own_plan(plan: StepPlan) -> StepPlan:
+    """What this process reads of a step."""
+    return StepPlan(*map(own_part, plan))
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def measure(
     model: SegVPR, data: TrainingData, settings: TrainingSettings, options: EmbeddingOptions
 ) -> tuple[float, float]:
     """Seconds of an optimisation step, made by a copy of the model, and of embedding a pixel; reading files included."""
-    twin, losses = copy.deepcopy(model).train(), settings.losses
+    twin = copy.deepcopy(model).train()
     optimizers = build_optimizers(twin, settings.batch_size, settings.optimizer)
     files = training_batches(data, settings)
     queries = np.arange(min(settings.batch_size, len(data.queries)))
@@ -80,8 +80,8 @@ def measure(
     def step() -> None:
         (batch,) = read_ahead(files, plans, num_workers=0)
         images, target = (None if x is None else twin.prepare(x) for x in (batch.images, batch.target))
-        counts = {"num_queries": len(queries), "num_negatives": settings.n_neg}
-        train_step(twin, optimizers, images, batch.labels, target, **counts, settings=losses, compute=options.compute)
+        details = {"num_queries": len(queries), "settings": settings.losses, "compute": options.compute}
+        train_step(twin, optimizers, images, batch.labels, target, **details)
 
     paths, alone = data.gallery.paths[:4], replace(options, num_workers=0)
     embed_s = _seconds(lambda: embed_images(model, paths, data.scale, alone, "timing"))

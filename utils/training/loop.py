@@ -15,13 +15,20 @@ from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.runs.checkpoints import save_checkpoint
 from utils.runs.folders import BEST, LAST, PREVIOUS
 from utils.runs.history import epoch_line, write_history
-from utils.system.distributed import from_first, is_first, own_part, rank, world_size
+from utils.system.distributed import from_first, is_first, rank, world_size
 from utils.system.failures import PeerFailed
 from utils.system.interrupts import Interrupts, StopRequested, stop_if_requested
 from utils.system.loaders import read_ahead
 from utils.system.logs import LOGGER, progress_bar
 from utils.system.seeding import generator, seed_torch, stream_key
-from utils.training.data import TrainingData, log_shortages, step_plans, training_batches
+from utils.training.data import (
+    TrainingData,
+    log_shortages,
+    near_candidates,
+    own_plan,
+    step_plans,
+    training_batches,
+)
 from utils.training.events import EventWriter, attention_pictures
 from utils.training.loss_watch import LossWatch, check_weights
 from utils.training.optimizers import Optimizers
@@ -103,12 +110,13 @@ class TrainingRun:
                 # dropout differs between processes; the first draws what a single one would
                 of_process = [rank()] if rank() else []
                 seed_torch(settings.seed, "step", state.epoch, state.refresh, state.step, *of_process)
+                near = near_candidates(own_plan(plan), self.data.not_negative).to(self.compute.device)
                 losses = train_step(
                     self.model,
                     self.optimizers,
                     *self._on_device(batch),
                     num_queries=len(batch.images) // (2 + settings.n_neg),
-                    num_negatives=settings.n_neg,
+                    near=near,
                     settings=settings.losses,
                     compute=self.compute,
                     progress=state.progress(settings, len(plans)),
@@ -123,7 +131,7 @@ class TrainingRun:
 
     def _batches(self, plans: list[StepPlan]) -> Iterator[StepBatch]:
         """This process's part of what the steps read."""
-        own = [StepPlan(*map(own_part, plan)) for plan in plans]
+        own = [own_plan(plan) for plan in plans]
         return read_ahead(self.dataset, own, self.options.num_workers, self.compute.device.type == "cuda")
 
     def _on_device(self, batch: StepBatch) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:

@@ -1,4 +1,4 @@
-"""What updates the weights: SGD for the network, Adam for the discriminator, both on the poly schedule."""
+"""What updates the weights: SGD or AdamW for the network, Adam for the discriminator, on the poly schedule."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Optimizers:
     scaler : keeps fp16 gradients from vanishing; disabled for other precisions, where it changes nothing.
     """
 
-    network: torch.optim.SGD
+    network: torch.optim.Optimizer
     discriminator: torch.optim.Adam
     schedules: tuple[LambdaLR, LambdaLR]
     scaler: GradScaler
@@ -80,6 +80,11 @@ def poly(base: float, step: float, max_steps: float, power: float = 0.9) -> floa
     return base * (1 - min(step, max_steps) / max_steps) ** power
 
 
+def warm_up(step: int, steps: int) -> float:
+    """Factor of the rates of update `step` (from 0): grows evenly, and is 1 from update number `steps` on."""
+    return min(1.0, (step + 1) / max(steps, 1))
+
+
 def build_optimizers(
     model: SegVPR, batch_size: int = 2, settings: OptimizerSettings | None = None, scale_losses: bool = False
 ) -> Optimizers:
@@ -94,19 +99,18 @@ def build_optimizers(
     settings = settings or OptimizerSettings()
     per_step = 2 * batch_size
     groups = model.parameter_groups(settings.lr * per_step)
-    # fused SGD reads momentum that was never written, if a loss scale skips its first step
-    network = torch.optim.SGD(
-        groups,
-        lr=settings.lr * per_step,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        fused=not scale_losses,
-    )
+    shared = {"lr": settings.lr * per_step, "weight_decay": settings.weight_decay}
+    if settings.method == "adamw":
+        network = torch.optim.AdamW(groups, **shared, fused=True)
+    else:
+        # fused SGD reads momentum that was never written, if a loss scale skips its first step
+        network = torch.optim.SGD(groups, **shared, momentum=settings.momentum, fused=not scale_losses)
     domain = [{"name": "discriminator", "params": list(model.discriminator.parameters())}]
     discriminator = torch.optim.Adam(domain, lr=settings.d_lr * per_step, betas=(0.9, 0.99), fused=True)
     max_steps = settings.lr_triplets / batch_size
     schedules = tuple(
-        LambdaLR(optimizer, lambda step: poly(1.0, step, max_steps)) for optimizer in (network, discriminator)
+        LambdaLR(optimizer, lambda step: warm_up(step, settings.warmup_steps) * poly(1.0, step, max_steps))
+        for optimizer in (network, discriminator)
     )
     device = domain[0]["params"][0].device.type
     return Optimizers(network, discriminator, schedules, GradScaler(device, enabled=scale_losses))

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
-from datasets.command_line import flag
+from datasets.command_line import check_flags, flag
 from datasets.reading.augmentation_settings import AugmentationSettings
 from utils.retrieval.settings import DESCRIPTOR_DTYPES
 
+LOSSES, OPTIMIZERS = ("triplet", "pairs"), ("sgd", "adamw")
 DA_METHODS = ("grl", "alternating", "none")
 GRL_SCHEDULES = ("constant", "dann")
 MINING_MODES = ("full", "partial", "random")
@@ -22,12 +23,22 @@ class LossSettings:
     domain adaptation could move (`sem_weight` is a factor of its gradient), so both are left out together.
     """
 
+    loss: str = flag(
+        "triplet",
+        "triplet: query, positive and negatives of each (released); pairs: each query against all other images of the step "
+        "(InfoNCE)",
+        choices=LOSSES,
+    )
+    temperature: float = flag(0.05, "of --loss pairs", above=0)
     margin: float = flag(0.1, "its square root is the margin of the triplet loss", least=0)
     sem_weight: float = flag(
         0.5,
         "weight of the semantic loss; 0 trains without labels, head and domain adaptation",
         name="sem_loss_weight",
         least=0,
+    )
+    class_weights: bool = flag(
+        False, "in the semantic loss, rare classes of a step weigh more: 1 / square root of their pixels"
     )
     adv_weight: float = flag(
         0.001, "weight of the adversarial gradient, times --sem_loss_weight", name="adv_loss_weight", least=0
@@ -43,14 +54,9 @@ class LossSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.da_method not in DA_METHODS:
-            raise ValueError(f"da_method: {self.da_method!r} is not one of {', '.join(DA_METHODS)}")
-        if self.grl_schedule not in GRL_SCHEDULES:
-            raise ValueError(f"grl_schedule: {self.grl_schedule!r} is not one of {', '.join(GRL_SCHEDULES)}")
+        check_flags(self)
         if self.da_method == "grl" and not self.da_weight > 0:
             raise ValueError("da_loss_weight: must be above 0 with da_method grl, whose reversal factor it divides")
-        if self.margin < 0:
-            raise ValueError(f"margin: {self.margin} is negative; its square root is the loss margin")
 
     def reversal_factor(self, progress: float = 1.0) -> float:
         """Scale of the reversed gradient, so that the network receives sem_weight * adv_weight of dL.
@@ -74,17 +80,22 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Rates of SGD (network) and Adam (discriminator), per triplet: a step multiplies them by twice its triplets."""
+    """What updates the network (SGD or AdamW) and the discriminator (Adam).
 
+    Rates are per triplet: a step multiplies them by twice its triplets.
+    """
+
+    method: str = flag("sgd", "of the network; AdamW suits pretrained encoders", name="optimizer", choices=OPTIMIZERS)
     lr: float = flag(2.5e-4, "rate of encoder and attention per triplet, doubled; the head takes ten times it", least=0)
     lr_triplets: int = flag(
         TOTAL_TRIPLETS,
         "triplets after which all rates reach zero; for a short run give --n_epochs times --queries_per_epoch",
         least=1,
     )
+    warmup_steps: int = flag(0, "steps over which all rates grow from zero", least=0)
     d_lr: float = flag(1e-4, "rate of the discriminator per triplet, doubled", least=0)
     momentum: float = flag(0.9, "of SGD", least=0)
-    weight_decay: float = flag(0.005, "of SGD", least=0)
+    weight_decay: float = flag(0.005, "of SGD or AdamW", least=0)
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,7 @@ class TrainingSettings:
     """
 
     batch_size: int = flag(2, "triplets per step", least=1)
-    n_neg: int = flag(1, "negatives per triplet", least=1)
+    n_neg: int = flag(1, "negatives per triplet; 0 only with --loss pairs", least=0)
     neg_samples: int = flag(1000, "random negatives among which the nearest are taken", least=1)
     mining: str = flag(
         "full",
@@ -136,6 +147,8 @@ class TrainingSettings:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
 
     def __post_init__(self) -> None:
+        if self.n_neg == 0 and self.losses.loss != "pairs":
+            raise ValueError("--n_neg 0: the triplet loss needs negatives; give 1 or more, or --loss pairs")
         if self.queries_per_epoch % self.cache_refresh_rate:
             raise ValueError(
                 f"--queries_per_epoch {self.queries_per_epoch} is not a multiple of --cache_refresh_rate "

@@ -11,9 +11,12 @@ from utils.system.compute import Compute
 from utils.system.distributed import average_tensors, sum_tensors, world_size
 from utils.training.losses import (
     class_probabilities,
+    class_weights,
+    count_classes,
     count_pixels,
     discriminator_losses,
     domain_bce,
+    pair_loss,
     semantic_loss,
     triplet_loss,
 )
@@ -31,7 +34,7 @@ def train_step(
     target_images: Tensor | None = None,
     *,
     num_queries: int,
-    num_negatives: int = 1,
+    near: Tensor | None = None,
     settings: LossSettings | None = None,
     compute: Compute = CPU,
     progress: float = 1.0,
@@ -45,31 +48,29 @@ def train_step(
 
     Parameters
     ----------
-    images : (num_queries * (2 + num_negatives), 3, H, W) source images in network input space: all queries, then their
-        positives, then the negatives, those of the first query first.
+    images : (num_queries * (2 + N), 3, H, W) source images in network input space: all queries, then their positives, then
+        the N negatives of each, those of the first query first.
     labels : the source images' class maps (same number, H, W), any integer type, 255 ignored; unused when `sem_weight`
         is 0.
     target_images : (T, 3, H', W') target-domain images; unused with `da_method="none"` or `sem_weight` 0.
-    num_queries, num_negatives : triplets in the batch, and negatives per triplet or in the whole batch (the number of images
-        tells which).
+    num_queries : triplets in the batch.
+    near : for `loss="pairs"`, see `pair_loss`; default none is too near.
     settings : loss weights and domain adaptation; default the released weights with gradient reversal.
     compute : precision of the convolutions; default that of the model.
     progress : share of the training that is done, for `grl_schedule="dann"`.
 
     Returns
     -------
-    Unweighted losses by name, 0-dim tensors on the device: `triplet`, `semantic`, `adversarial` (alternating only),
+    Unweighted losses by name, 0-dim tensors on the device: `triplet` or `pairs`, `semantic`, `adversarial` (alternating only),
     `discriminator_source`, `discriminator_target` (each half a BCE).
     """
     settings = settings or LossSettings()
-    per_query = (len(images) - 2 * num_queries) / num_queries
-    if per_query < 1 or num_negatives not in (per_query, per_query * num_queries):
-        raise ValueError(
-            f"{len(images)} source images are not {num_queries} triplets with {num_negatives} negatives each"
-        )
+    fewest = 3 if settings.loss == "triplet" else 2
+    if len(images) < fewest * num_queries or len(images) % num_queries:
+        raise ValueError(f"{len(images)} source images are not {num_queries} triplets with as many negatives each")
     optimizers.zero_grad()
     with compute.autocast():
-        total, losses = batch_losses(model, images, labels, target_images, num_queries, settings, progress)
+        total, losses = batch_losses(model, images, labels, target_images, num_queries, settings, progress, near)
     optimizers.scaler.scale(total).backward()
     statistics = [x for x in model.buffers() if x.is_floating_point()]  # BN's counters are the same everywhere
     average_tensors([*optimizers.gradients(), *losses.values(), *statistics])
@@ -85,18 +86,24 @@ def batch_losses(
     num_queries: int,
     settings: LossSettings,
     progress: float = 1.0,
+    near: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The forward passes of one step: the weighted total, and the unweighted losses in it, detached.
 
     Arguments as in `train_step`. Where several processes share the step, averages over them are the losses and gradients of
-    the whole batch: each has equally many negatives and patches, and pixels are counted over all.
+    the whole batch: each has equally many negatives and patches, and pixels are counted over all. Only the candidates of
+    `pair_loss` are those of one process.
     """
     losses = {}
     output = model(images, with_logits=settings.uses_logits)
-    queries, positives, negatives = output.embeddings.tensor_split([num_queries, 2 * num_queries])
-    total = losses["triplet"] = triplet_loss(queries, positives, negatives, settings.margin)
+    queries, others = output.embeddings.tensor_split([num_queries])
+    if settings.loss == "pairs":
+        total = losses["pairs"] = pair_loss(queries, others, near, settings.temperature)
+    else:
+        total = losses["triplet"] = triplet_loss(queries, *others.tensor_split([num_queries]), settings.margin)
     if settings.uses_logits:
-        losses["semantic"] = world_size() * semantic_loss(output.logits, labels, pixels_of_all(labels))
+        weights = weights_over_all(labels, output.logits.shape[1]) if settings.class_weights else None
+        losses["semantic"] = world_size() * semantic_loss(output.logits, labels, pixels_of_all(labels), weights)
         total = total + settings.sem_weight * losses["semantic"]
     if settings.uses_target:
         source = class_probabilities(output.logits)
@@ -145,6 +152,13 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def weights_over_all(labels: Tensor, classes: int) -> Tensor:
+    """Class weights by the labels of all processes, (classes,)."""
+    counts = count_classes(labels, classes)
+    sum_tensors([counts])
+    return class_weights(counts)
 
 
 def pixels_of_all(labels: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """From painted surfaces to a photo: haze, ground texture, wet mirrors, lamps, rain, snow and the sensor."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -4,8 +4,6 @@ All is drawn at twice the size of the picture. :meth:`Canvas.finish` then averag
 decide the label: labels stay exact while the image is smooth.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

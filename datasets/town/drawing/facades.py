@@ -4,8 +4,6 @@ A drawing is ``(albedo uint8 [H, W, 3], extra uint8 [H, W], alpha uint8 [H, W] o
 glass, which mirrors the sky, and 128 or more for panes that are lit at night.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

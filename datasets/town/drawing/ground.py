@@ -1,7 +1,5 @@
 """Paints the ground of a street: grass, pavements, road, crossings, marks and repairs."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from datasets.town.chance import Rgb, keyed, mix, scale

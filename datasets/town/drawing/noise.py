@@ -1,7 +1,5 @@
 """Smooth noise that repeats without a seam."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

@@ -1,12 +1,11 @@
 """Paints what one camera sees, with its label: sky, horizon, ground, shadows, things."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy.spatial import ConvexHull
 
 from datasets.town.chance import keyed, mix
 from datasets.town.drawing.canvas import OBJECT, SUPER, Canvas, Light, View
@@ -127,20 +126,7 @@ def _cast_shadows(canvas: Canvas, items: list[Thing], light: Light) -> None:
 
 def hull(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the convex hull of plane points, counter-clockwise."""
-    pts = sorted(set(points))
-
-    def turn(a, b, c) -> float:
-        return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-    def chain(seq):
-        out: list = []
-        for p in seq:
-            while len(out) > 1 and turn(out[-2], out[-1], p) <= 0:
-                out.pop()
-            out.append(p)
-        return out[:-1]
-
-    return chain(pts) + chain(pts[::-1])
+    return [points[i] for i in ConvexHull(points).vertices]
 
 
 def _in_shadow(t: Thing, light: Light, street: Street) -> bool:

@@ -5,8 +5,6 @@ Keys are ``("facade", Facade)``, ``("tiles", rgb, seed)``, ``("wall", rgb, mater
 ``("sign", kind, seed)``.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from functools import lru_cache
@@ -122,11 +120,9 @@ def _panes(out: np.ndarray, albedo: np.ndarray, tell: np.ndarray, weather: Weath
 
 def draw_tiles(k: float, rgb, seed: int):
     """Draw rows of roof tiles."""
-    rng, w, h = keyed("tiles", seed), 128, 96
-    rows, cols = 18, 32
-    cell = rng.normal(1.0, 0.09, (rows, cols)).repeat(6, 0)[:h].repeat(4, 1)[:, :w]
+    cell = keyed("tiles", seed).normal(1.0, 0.09, (16, 32)).repeat(6, 0).repeat(4, 1)
     cell[::6] *= 0.72
-    cell *= 1.0 + 0.05 * noise_tile(6)[: cell.shape[0], :w]
+    cell *= 1.0 + 0.05 * noise_tile(6)[:96, :128]
     return np.clip(cell[..., None] * np.array(rgb), 0, 255).astype(np.uint8), None, None
 
 

@@ -4,18 +4,18 @@ A preset never changes: a better one gets the next number (``standard-2``). Reca
 preset, the version of the drawing, the size, the number of places and the seed are the same; ``town.json`` records them.
 """
 
-from __future__ import annotations
+from dataclasses import dataclass
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from datasets.command_line import check_flags, flag
 
 
-def _knob(default: float, high: float, text: str) -> float:
-    return field(default=default, metadata={"high": high, "help": text})
+def _knob(default: float, most: float, text: str) -> float:
+    return flag(default, text, least=0, most=most)
 
 
 @dataclass(frozen=True)
 class Knobs:
-    """What makes the town hard or easy, each from 0 to ``metadata["high"]``; the defaults are ``standard-1``.
+    """What makes the town hard or easy, each from 0 to ``metadata["most"]``; the defaults are ``standard-1``.
 
     The displacement of a query stays below 3 m, so that every query keeps its place as its positive.
     """
@@ -35,6 +35,9 @@ class Knobs:
     domain_gap: float = _knob(
         1.0, 2.0, 'distance between the "real" camera and the synthetic one; 0 is the same camera'
     )
+
+    def __post_init__(self) -> None:
+        check_flags(self)
 
 
 PRESETS = {
@@ -65,29 +68,6 @@ PRESETS = {
 STANDARD, CUSTOM = "standard-1", "custom"
 
 
-def make_knobs(difficulty: str = STANDARD, **overrides: float | None) -> Knobs:
-    """Return the preset ``difficulty`` with every override that is not None in place of the preset's value.
-
-    Raises
-    ------
-    ValueError
-        If there is no such preset or a value lies outside its knob's range.
-    """
-    if difficulty not in PRESETS:
-        raise ValueError(f"difficulty {difficulty}: no such preset; give --difficulty {', '.join(PRESETS)}")
-    knobs = replace(PRESETS[difficulty], **{name: v for name, v in overrides.items() if v is not None})
-    check_knobs(knobs)
-    return knobs
-
-
-def check_knobs(knobs: Knobs) -> None:
-    """Raise ValueError, in one line that names the flag, unless every knob lies in its range."""
-    for f in fields(Knobs):
-        value, high = getattr(knobs, f.name), f.metadata["high"]
-        if not 0.0 <= value <= high:  # not a number fails too
-            raise ValueError(f"{f.name} {value:g}: give a --{f.name} from 0 to {high:g}")
-
-
 def difficulty_of(knobs: Knobs) -> str:
     """Return the name of the preset that has these values, or ``custom``."""
-    return next((name for name, preset in PRESETS.items() if asdict(preset) == asdict(knobs)), CUSTOM)
+    return next((name for name, preset in PRESETS.items() if preset == knobs), CUSTOM)

@@ -3,8 +3,6 @@
 Local coordinates of a house: x to the right along its front as seen from the street, y into the lot, z up.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -4,8 +4,6 @@ Coordinates are metres in the frame of one street: x along it, y to the left, z 
 its class in labels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

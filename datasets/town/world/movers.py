@@ -4,8 +4,6 @@ Each builder works in local coordinates (x ahead, y to the left, z up, metres) a
 mesh with :func:`datasets.town.world.mesh.put`. ``lamps`` says whether headlights are on.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from datasets.town.chance import pick, scale, tint

@@ -1,7 +1,5 @@
 """Plans a street: its course, its crossings, what lines it, and what stands along its kerbs."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Lines a street: houses, open lots and gardens on both sides, and what closes it at its ends."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

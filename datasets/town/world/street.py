@@ -1,7 +1,5 @@
 """One street: its geometry, and all that stays in it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Weather, cameras and street styles of the town. Their values stand in ``styles.toml``, read on first use."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import dataclass
 from functools import cache

@@ -4,8 +4,6 @@ Each builder works in local coordinates (metres, z up) around the origin; the ca
 :func:`datasets.town.world.mesh.put`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from datasets.town.chance import Rgb, pick, scale, tint

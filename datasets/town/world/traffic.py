@@ -1,7 +1,5 @@
 """What moves: vehicles and people, placed anew for every place of every pass."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

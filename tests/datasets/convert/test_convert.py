@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import IFDRational
 from datasets.convert.__main__ import main
 from datasets.convert.convert import convert_images
 from datasets.places import load_image_set
-from datasets.positions.find import Zone, locate, located_image_set
+from datasets.positions.find import Zone, locate, located_images
 from datasets.positions.table import csv_positions
 from tests.photos import OXFORD, dms, exif_position, gps_of, photo, read_positions, write_csv
 
@@ -173,10 +173,10 @@ def test_images_without_a_position_are_named_and_counted(tmp_path):
         read_positions(paths)
 
 
-def test_located_image_set(tmp_path):
+def test_located_images(tmp_path):
     photo(tmp_path / "front" / "a.jpg", OXFORD)
     photo(tmp_path / "rear" / "b.png", OXFORD)
-    images = located_image_set(tmp_path)
+    images = located_images(tmp_path)[0]
     assert len(images) == 2 and images.cameras.tolist() == ["front", "rear"]
     np.testing.assert_allclose(images.positions, [[620265.363, 5734891.772]] * 2, atol=0.001)
 
@@ -201,7 +201,7 @@ def test_convert_then_load(photos, tmp_path, link):
     assert names[0] == "@620265.363@5734891.772@a@.jpg"
     assert [name.split("@", 3)[3] for name in names[1:]] == ["IMG_7@.JPG", "b@.png"]
     assert all(name.startswith("day 2" + os.sep) for name in names[1:])
-    np.testing.assert_allclose(images.positions[northwards], located_image_set(photos).positions, atol=0.00051)
+    np.testing.assert_allclose(images.positions[northwards], located_images(photos)[0].positions, atol=0.00051)
     reds = [Image.open(images.paths[i]).getpixel((5, 5))[0] for i in northwards]
     assert reds == pytest.approx([10, 20, 30], abs=3)
     assert all(Path(path).is_symlink() == link for path in images.paths)

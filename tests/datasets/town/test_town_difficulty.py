@@ -15,12 +15,12 @@ from datasets.town.__main__ import main
 from datasets.town.drawing.camera import _sensor
 from datasets.town.passes import Settings, chunks
 from datasets.town.pictures import frames
-from datasets.town.world.difficulty import PRESETS, Knobs, difficulty_of, make_knobs
+from datasets.town.world.difficulty import PRESETS, Knobs, difficulty_of
 from datasets.town.world.styles import real_optics, weather
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "town_standard_1.npz"
 PLACES, SIZE, CLI_SIZE = 12, (112, 98), ["--size", "124", "122", "--places", "4", "--workers", "1"]
-EXTREME = Knobs(**{f.name: f.metadata["high"] for f in fields(Knobs)})
+EXTREME = Knobs(**{f.name: f.metadata["most"] for f in fields(Knobs)})
 
 
 def fingerprint(folder: Path) -> tuple[str, np.ndarray]:
@@ -59,7 +59,7 @@ def test_presets_never_change():
 
 
 def settings(size=SIZE, **knobs: float) -> Settings:
-    return Settings(size, PLACES, 0, make_knobs(**knobs))
+    return Settings(size, PLACES, 0, Knobs(**knobs))
 
 
 def grows(values) -> bool:

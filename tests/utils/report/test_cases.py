@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from benchmarks.showcase import _draw_queries, showcase
 from datasets.places import correct_matches
 from tests.utils.report.sets import OPTIONS, idda_set
 from utils.evaluation.metrics import recall_at
@@ -14,7 +15,6 @@ from utils.report import attention, write
 from utils.report.attention import look_at_sets
 from utils.report.cases import choose_cases, describe_case, metres
 from utils.report.panels import FOUND, FRAME, MISSED, framed, load_thumbnail, retrieval_panel
-from utils.report.showcase import _draw_queries, showcase
 
 
 def many(result: SetResult, count: int) -> list[SetResult]:

@@ -280,3 +280,39 @@ def test_every_string_that_passes_the_check_makes_an_index(factory):
     gallery = SearchableGallery(GALLERY, RetrievalSettings(factory))
     indexes, _ = gallery.search(QUERIES[:3], 5)
     assert (indexes >= 0).all() and (factory == FLAT) == (gallery.index is None)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize(
+    "wanted, least_found",
+    [
+        (RetrievalSettings(), 1.0),
+        (RetrievalSettings(pca_dim=8, dtype="float16"), 1.0),
+        (RetrievalSettings("IVF7,Flat", nprobe=7), 1.0),
+        (RetrievalSettings("HNSW8"), 0.8),
+        (RetrievalSettings("OPQ4_16,IVF4,PQ8x6", nprobe=4, pca_dim=16), 0.8),
+    ],
+)
+def test_a_gallery_that_changes_is_searched_as_it_is_now(tmp_path, wanted, least_found, on_disk):
+    vectors = GALLERY.astype(wanted.dtype)
+    gallery = SearchableGallery(
+        mapped(tmp_path, vectors[:200]) if on_disk else vectors[:200], wanted, tmp_path if on_disk else None
+    )
+    gallery.remove(np.array([3, 50, 199]))
+    gallery.add(vectors[200:260])
+    gallery.remove(np.array([0, 250, 1]))
+    gallery.add(vectors[260:])
+    now = np.concatenate([np.delete(vectors[:200], [3, 50, 199], 0), vectors[200:260]])
+    now = np.concatenate([np.delete(now, [0, 250, 1], 0), vectors[260:]])
+    np.testing.assert_array_equal(np.asarray(gallery.descriptors), now)
+    shortened, queries = gallery.shortened(now), gallery.shortened(QUERIES)
+    expected, _ = by_hand(shortened, queries, 5)
+    indexes, distances = gallery.search(QUERIES, 5)
+    assert np.mean([len(np.intersect1d(*rows)) / 5 for rows in zip(indexes, expected)]) >= least_found
+    true = np.linalg.norm(shortened[indexes].astype(np.float64) - queries[:, None], axis=-1)
+    np.testing.assert_allclose(distances, true, rtol=1e-2 if wanted.dtype == "float16" else 1e-4, atol=1e-5)
+    allowed = np.arange(len(now)) % 7 == 2
+    places = np.flatnonzero(allowed)
+    indexes, _ = gallery.search(QUERIES, 5, allowed)
+    np.testing.assert_array_equal(indexes, places[by_hand(shortened[places], queries, 5)[0]])
+    assert gallery.search(QUERIES, 5, np.zeros(len(now), bool))[0].shape == (len(QUERIES), 0)

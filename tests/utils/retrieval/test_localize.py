@@ -12,14 +12,14 @@ from PIL import Image
 
 import eval as evaluation_script
 from datasets.places import ImageSet
-from datasets.positions.find import located_image_set, located_images
+from datasets.positions.find import located_images
 from models import SegVPR, build_model
 from tests.tiny import SPACING_M, place_picture, write_pass
 from utils.retrieval import Localizer
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
 from utils.retrieval.localize import Localisation, Match, format_localisations, photo_paths, spread, to_json
 from utils.retrieval.screening import Screening
-from utils.retrieval.store import DESCRIPTORS
+from utils.retrieval.store import IMAGES
 from utils.runs.checkpoints import load_checkpoint, save_checkpoint
 from utils.system.logs import start_logging
 
@@ -59,7 +59,7 @@ def gallery_folder(tmp_path) -> Path:
 
 
 def test_a_photo_of_the_gallery_is_found_first(embedded, checkpoint, gallery_folder, tmp_path):
-    gallery = located_image_set(gallery_folder)
+    gallery = located_images(gallery_folder)[0]
     (tmp_path / "photos").mkdir()
     shutil.copy(gallery.paths[3], tmp_path / "photos/IMG 1.png")
     Image.fromarray(place_picture(5, 8, 9, (160, 120))).save(tmp_path / "photos/IMG 2.jpg")
@@ -71,7 +71,7 @@ def test_a_photo_of_the_gallery_is_found_first(embedded, checkpoint, gallery_fol
     assert (best.east, best.north) == (277000.0 + 3 * SPACING_M, 110000.0)
     assert second.descriptor_distance > best.descriptor_distance
     # the store lies beside the checkpoint, and a second call embeds the photos alone
-    assert len(list((checkpoint.parent / "descriptors_store").glob(f"*/{DESCRIPTORS}"))) == 1
+    assert len(list((checkpoint.parent / "descriptors_store").glob(f"*/{IMAGES}"))) == 1
     embedded.clear()
     again = localize(checkpoint, gallery, photos[:1])
     assert embedded == [1] and again[0].matches[:2] == found.matches and len(again[0].matches) == 5
@@ -81,7 +81,7 @@ def test_a_photo_of_the_gallery_is_found_first(embedded, checkpoint, gallery_fol
 
 
 def test_distances_are_those_between_descriptors(checkpoint, gallery_folder, tmp_path):
-    gallery = located_image_set(gallery_folder)
+    gallery = located_images(gallery_folder)[0]
     Image.fromarray(place_picture(2, 20, 5)).save(tmp_path / "photo.png")
     (found,) = localize(checkpoint, gallery, [tmp_path / "photo.png"], 99, store=tmp_path / "store")
     descriptors = embed_images(
@@ -97,7 +97,7 @@ def test_positions_may_come_from_a_csv_file(checkpoint, tmp_path):
     for place in range(2):
         Image.fromarray(place_picture(place, 0, 0)).save(tmp_path / f"gallery/{place}.png")
     (tmp_path / "places.csv").write_text("path,easting,northing\n0.png,500000,10\n1.png,500003,14\n")
-    gallery = located_image_set(tmp_path / "gallery", tmp_path / "places.csv")
+    gallery = located_images(tmp_path / "gallery", tmp_path / "places.csv")[0]
     (found,) = localize(checkpoint, gallery, [gallery.paths[1]], store=tmp_path / "store")
     assert [(m.east, m.north) for m in found.matches] == [(500003, 14), (500000, 10)]
     assert found.spread_m is None and "of each other" not in format_localisations([found], gallery), "there are no five"
@@ -182,7 +182,7 @@ def test_agreement_is_told_only_if_five_images_of_a_place_could_agree(tmp_path):
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(place_picture(place, 0, 0)).save(folder / f"@{500000 + spacing * place}@10@{place}@.png")
     for name, told in (("dense", True), ("sparse", False)):
-        gallery = located_image_set(tmp_path / name)
+        gallery = located_images(tmp_path / name)[0]
         east, north = gallery.positions[2]
         found = Localisation("photo.jpg", (Match(gallery.paths[2], east, north, 0.1),), 20.0)
         text = format_localisations([found], gallery)

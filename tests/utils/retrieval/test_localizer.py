@@ -1,6 +1,8 @@
 """A gallery that is opened once and asked many times."""
 
+import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from models import build_model
+import eval as evaluation_script
+from datasets.reading.transforms import scale_image
+from datasets.sizes import LongerSide
+from models import SegVPR, build_model
 from tests.tiny import SPACING_M, place_picture, write_pass
 from utils.retrieval import Localizer
 from utils.retrieval.embedding import EmbeddingOptions
@@ -138,3 +143,135 @@ def test_a_gallery_is_saved_and_opened_again(localizer, checkpoint, gallery, tmp
     new.unlink()
     with pytest.raises(FileNotFoundError, match=r"lists .*new\.png, which is missing"):
         Localizer(checkpoint, tmp_path / "gallery.csv", store=tmp_path / "store", options=OPTIONS)
+
+
+def test_added_images_are_embedded_alone_and_kept(localizer, checkpoint, gallery, tmp_path, monkeypatch):
+    sizes, embed = [], SegVPR.embed
+
+    def counted(model, images):
+        sizes.append(len(images))
+        return embed(model, images)
+
+    monkeypatch.setattr(SegVPR, "embed", counted)
+    write_pass(tmp_path / "more", 2, 5, shift=3.0)
+    new = sorted((tmp_path / "more").iterdir())
+    localizer.add(new)
+    assert sizes == [2] and localizer.images.positions[-2:].tolist() == [[EAST + 3, NORTH], [EAST + 43, NORTH]]
+    localizer.remove(new[0])
+    localizer.add(str(new[0]))
+    localizer.save(tmp_path / "gallery.csv")
+    Localizer(checkpoint, tmp_path / "gallery.csv", store=tmp_path / "store", options=OPTIONS)
+    assert sizes == [2], "the store has them"
+    assert localizer.prune() == 0
+    localizer.remove(new)
+    assert localizer.prune() == 2
+    localizer.add(new)
+    assert sizes == [2, 2] and len(localizer) == 8
+
+
+def test_nothing_is_added_if_one_image_cannot_be(localizer, tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.fromarray(place_picture(9, 0, 0)).save(good)
+    bad.write_text("no image")
+    for paths, positions, reason in (
+        ([good, bad], [(EAST, NORTH)] * 2, r"bad\.png: cannot decode"),
+        ([good], None, "no position"),
+        ([good], [(EAST, np.nan)], "finite numbers"),
+        ([good, bad], [(EAST, NORTH)], "1 positions for 2 images"),
+        ([good, good], [(EAST, NORTH)] * 2, "already"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            localizer.add(paths, positions)
+        assert len(localizer) == 6 and len(localizer.locate(good, k=9).matches) == 6
+
+
+def test_threads_share_a_localizer(localizer, gallery):
+    photos = sorted(gallery.iterdir())
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(localizer.locate, photos * 3))
+    assert [f.matches[0].path for f in found] == [str(photo) for photo in photos * 3]
+
+
+def test_photos_of_any_size_are_brought_to_that_of_the_checkpoint(checkpoint, gallery, tmp_path, caplog):
+    """A photo four times as large is found as if it were the gallery's own; as it is, its descriptor is another."""
+    file = sorted(gallery.iterdir())[2]
+    with Image.open(file) as image:
+        large = image.convert("RGB").resize((136 * 4, 128 * 4), Image.Resampling.BILINEAR)
+    localizer = Localizer(checkpoint, gallery, store=tmp_path / "store", options=OPTIONS)
+    assert localizer.scale == LongerSide(136) and not caplog.text
+    own = localizer.locate(large)
+    assert own.matches[0].path == str(file)
+    whole = Localizer(checkpoint, gallery, store=tmp_path / "store", scale=1.0, options=OPTIONS).locate(large)
+    assert own.matches[0].descriptor_distance < whole.matches[0].descriptor_distance / 2
+    other = Localizer(checkpoint, gallery, store=tmp_path / "store", image_size=200, options=OPTIONS)
+    assert other.scale == LongerSide(200)
+    old = tmp_path / "old.pth"
+    content = torch.load(checkpoint, weights_only=True)
+    del content["image_size"]
+    torch.save(content, old)
+    assert Localizer(old, gallery, store=tmp_path / "store", options=OPTIONS).scale == 1.0
+    assert "old.pth does not record the size" in caplog.text and "used as they are" in caplog.text
+
+
+def test_hub_brings_photos_to_the_same_size_and_gives_the_localizer(checkpoint, gallery, tmp_path):
+    folder, file = str(Path(__file__).resolve().parents[3]), sorted(gallery.iterdir())[2]
+    found = torch.hub.load(
+        folder, "localizer", checkpoint, gallery, source="local", store=tmp_path / "store", image_size=136
+    )
+    assert found.locate(file).matches[0].path == str(file)
+    model = torch.hub.load(folder, "segvpr", source="local", weights=checkpoint)
+    large = torch.from_numpy(place_picture(2, 8, 1, (544, 512))).permute(2, 0, 1)
+    small = scale_image(large, LongerSide(136))
+    assert model.image_size == 136 and small.shape == (3, 128, 136)
+    assert torch.equal(model.describe(large[None]), model.describe(small[None]))
+
+
+def ask(checkpoint, gallery, tmp_path, *flags) -> list[str]:
+    command = ["--resume", checkpoint, "--gallery", gallery, "--store", tmp_path / "store", "--device", "cpu"]
+    return [*map(str, [*command, "--num_workers", "0", *flags])]
+
+
+def test_paths_on_standard_input_are_answered_line_by_line(checkpoint, gallery, tmp_path, monkeypatch, capsys):
+    photos = sorted(map(str, gallery.iterdir()))
+    (tmp_path / "bad.jpg").write_text("no image")
+    lines = [photos[1], str(tmp_path / "bad.jpg"), "", str(tmp_path / "absent.jpg"), photos[4]]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert evaluation_script.main(ask(checkpoint, gallery, tmp_path, "--localize", "-", "--top", "2")) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["photo"] for answer in answers] == [line for line in lines if line]
+    assert [answer["matches"][0]["path"] for answer in (answers[0], answers[3])] == [photos[1], photos[4]]
+    assert len(answers[0]["matches"]) == 2 and "cannot decode" in answers[1]["error"]
+    assert "No such file" in answers[2]["error"] and "matches" not in answers[2]
+
+
+def test_each_line_is_answered_before_the_next_is_read(localizer, gallery, monkeypatch, capsys):
+    photos, answered = sorted(map(str, gallery.iterdir()))[:3], []
+
+    def lines():
+        for photo in photos:
+            yield photo + "\n"
+            answered.append(json.loads(capsys.readouterr().out)["photo"])
+
+    monkeypatch.setattr("sys.stdin", lines())
+    evaluation_script.answer_lines(localizer, 5, {})
+    assert answered == photos
+
+
+def test_what_is_known_beforehand_on_the_command_line(checkpoint, gallery, tmp_path, capsys):
+    photo = sorted(map(str, gallery.iterdir()))[0]
+    flags = ["--localize", photo, "--json"]
+    near = ["--near", EAST + 3 * SPACING_M, NORTH, SPACING_M + 1]
+    assert evaluation_script.main(ask(checkpoint, gallery, tmp_path, *flags, *near)) == 0
+    (found,) = json.loads(capsys.readouterr().out)["localisations"]
+    assert len(found["matches"]) == 3
+    for prior, reason in (
+        (["--near", 0, 0, 5], "no gallery image agrees"),
+        (["--camera", "front"], "no camera folders"),
+        (["--near_latlon", -33, 151, 5], "give --zone"),
+    ):
+        assert evaluation_script.main(ask(checkpoint, gallery, tmp_path, *flags, *prior)) == 2
+        line = capsys.readouterr().err
+        assert prior[0] in line and reason in line and line.count("\n") == 1
+    (tmp_path / "new").mkdir()
+    assert evaluation_script.main(ask(checkpoint, gallery, tmp_path, "--localize", photo, "--prune")) == 0
+    assert "0 descriptors were dropped" in capsys.readouterr().out

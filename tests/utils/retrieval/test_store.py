@@ -1,11 +1,13 @@
 """The store that keeps a gallery's descriptors on disk."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,21 +16,26 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets.sizes import LongerSide
 from models import build_model
 from tests.tiny import write_pass
 from utils.retrieval import store as descriptor_store
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
+from utils.retrieval.exact import Rows
 from utils.retrieval.store import (
-    DESCRIPTORS,
+    ABOUT,
+    IMAGES,
     LOCK,
-    PARTIAL,
+    ROWS,
+    DescriptorStore,
     bounded_batches,
     default_folder,
-    stored_descriptors,
+    folder_of,
     weights_digest,
 )
 from utils.runs.checkpoints import SHIPPED, load_checkpoint
 from utils.system.compute import Compute
+from utils.system.logs import LOGGER
 
 PLACES, DIM = 7, 5
 OPTIONS = EmbeddingOptions(batch_size=4, num_workers=0)
@@ -83,9 +90,18 @@ def store(tmp_path) -> Path:
     return tmp_path / "store"
 
 
-def stored(images, store, model=None, scale=1.0, options=OPTIONS) -> np.ndarray:
+def open_store(store, model=None, scale=1.0, options=OPTIONS) -> DescriptorStore:
     model = model or Network()
-    return stored_descriptors(model, weights_digest(model), images, scale, options, store)
+    return DescriptorStore(model, weights_digest(model), scale, options, store)
+
+
+def stored(images, store, *args, **options) -> np.ndarray:
+    return np.asarray(open_store(store, *args, **options).descriptors(images))
+
+
+def lines_of(store: Path) -> list:
+    (file,) = store.glob(f"*/{IMAGES}")
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 # -- with a network ------------------------------------------------------------------------------------------------
@@ -94,13 +110,14 @@ def stored(images, store, model=None, scale=1.0, options=OPTIONS) -> np.ndarray:
 def test_the_store_is_used_again_and_holds_what_embedding_gives(tmp_path, store, monkeypatch):
     write_pass(tmp_path / "gallery", 3, 1)
     images, model = sorted(map(str, (tmp_path / "gallery").iterdir())), build_model("resnet18").eval()
-    kept = stored(images, store, model)
-    assert isinstance(kept, np.memmap) and kept.dtype == np.float32 and kept.shape == (3, model.descriptor_dim)
-    assert not kept.flags.writeable
+    kept = open_store(store, model).descriptors(images)
+    assert isinstance(kept, Rows) and isinstance(kept.array, np.memmap) and not kept.array.flags.writeable
+    assert kept.dtype == np.float32 and kept.shape == (3, model.descriptor_dim)
     np.testing.assert_array_equal(kept, embed_images(model, images, 1.0, OPTIONS))
     monkeypatch.setattr(descriptor_store, "embed_images", None)
     np.testing.assert_array_equal(stored(images, store, model), kept)
-    assert {p.name for p in store.rglob("*") if p.is_file()} == {DESCRIPTORS, "about.json", LOCK}
+    files = {p.name for p in store.rglob("*") if p.is_file()}
+    assert {IMAGES, ABOUT, LOCK, kept.array.filename.name} == files and kept.array.filename.name.startswith(ROWS)
 
 
 def test_the_network_that_ships_is_embedded_once_whatever_its_random_parts(tmp_path, store):
@@ -161,7 +178,7 @@ def test_another_head_uses_the_same_store_another_descriptor_does_not(other, sam
 # -- without one ---------------------------------------------------------------------------------------------------
 
 
-def test_whatever_the_descriptors_follow_from_makes_another_store(images, store, embedding):
+def test_only_what_is_new_is_embedded(images, store, embedding):
     model = Network()
 
     def embedded(images=images, **changes) -> int:
@@ -169,26 +186,57 @@ def test_whatever_the_descriptors_follow_from_makes_another_store(images, store,
         stored(images, store, model, **changes)
         return embedding.images
 
-    first = stored(images, store, model)
-    assert embedded() == 0
-    assert embedded(scale=0.9) == embedded(images[::-1]) == PLACES and embedded(images[:2]) == 2
-    assert embedded(options=replace(OPTIONS, compute=Compute(dtype=torch.bfloat16))) == PLACES
-    assert embedded(options=replace(OPTIONS, batch_size=1, num_workers=2)) == 0
+    first = stored(images[:4], store, model)
+    assert embedded(images[:4]) == embedded(images[3:1:-1]) == embedded([images[0]] * 3) == 0
+    assert embedded(images) == PLACES - 4 and embedded(images[::-1]) == 0
+    everything = stored(images, store, model)
+    np.testing.assert_array_equal(everything[:4], first)
+    np.testing.assert_array_equal(stored([images[5], images[0], images[5]], store, model), everything[[5, 0, 5]])
     Image.new("RGB", (50, 50)).save(images[0])
+    assert embedded() == 1
     changed = stored(images, store, model)
-    assert not np.array_equal(changed[0], first[0]) and np.array_equal(changed[1:], first[1:])
+    assert not np.array_equal(changed[0], everything[0]) and np.array_equal(changed[1:], everything[1:])
     later = os.stat(images[1])
     os.utime(images[1], ns=(later.st_atime_ns, later.st_mtime_ns + 1))
-    assert embedded() == PLACES
+    assert embedded() == 1 and embedded() == 0
+
+
+def test_whatever_all_descriptors_follow_from_makes_another_store(images, store, embedding):
+    model = Network()
+
+    def embedded(**changes) -> int:
+        embedding.images = 0
+        stored(images, store, model, **changes)
+        return embedding.images
+
+    assert (
+        embedded()
+        == embedded(scale=0.9)
+        == embedded(scale=LongerSide(200))
+        == embedded(scale=LongerSide(300))
+        == PLACES
+    )
+    assert embedded(options=replace(OPTIONS, compute=Compute(dtype=torch.bfloat16))) == PLACES
+    assert embedded(options=replace(OPTIONS, batch_size=1, num_workers=2)) == 0
     model.weight += 1
     assert embedded() == PLACES and embedded() == 0
     model.config = {"scale_indexes": [2, 3, 4]}  # of a released checkpoint, by a flag
     assert embedded() == PLACES
 
 
+def test_descriptors_are_read_in_any_order_when_they_are_asked_for(images, store, embedding):
+    found = open_store(store).descriptors(images[::-1])
+    expected = np.asarray(found)
+    np.testing.assert_array_equal(found[1:3], expected[1:3])
+    np.testing.assert_array_equal(found[np.array([4, 0])], expected[[4, 0]])
+    assert len(found) == PLACES and np.asarray(found, np.float64).dtype == np.float64
+    assert folder_of(found) != folder_of(open_store(store).descriptors(images))
+    assert folder_of(found) == folder_of(open_store(store).descriptors(images[::-1])) and folder_of(expected) is None
+
+
 @pytest.fixture
 def interrupted(images, store, embedding, monkeypatch) -> Path:
-    """The partial file of a store of which two shards of two images were made."""
+    """The folder of a store of which two shards of two images were made."""
     monkeypatch.setattr(descriptor_store, "SHARD", 2)
     monkeypatch.setattr(descriptor_store, "SHARD_SECONDS", 0)
     embedding.at_most = 5
@@ -196,23 +244,24 @@ def interrupted(images, store, embedding, monkeypatch) -> Path:
         stored(images, store)
     assert embedding.images == 4
     embedding.images, embedding.at_most = 0, 99
-    (partial,) = store.glob(f"*/{PARTIAL}")
-    return partial
+    (folder,) = store.iterdir()
+    return folder
 
 
-@pytest.mark.parametrize("torn", [0, 5000])
-def test_an_interrupted_store_resumes_at_the_last_shard(interrupted, images, store, embedding, tmp_path, torn):
-    with open(interrupted, "ab") as file:
-        file.write(b"\1" * torn)  # a shard that did not get to its end
+@pytest.mark.parametrize("torn_rows, torn_line", [(0, 0), (5000, 0), (7, 9), (0, 30)])
+def test_an_interrupted_store_resumes_at_the_last_shard(
+    interrupted, images, store, embedding, tmp_path, torn_rows, torn_line
+):
+    """Rows whose lines are missing, and a line that was cut short, are written over."""
+    (rows,) = interrupted.glob(f"{ROWS}*")
+    with open(rows, "ab") as file:
+        file.write(b"\1" * torn_rows)
+    with open(interrupted / IMAGES, "ab") as file:
+        file.write(b'[4, 100, 100, "somewhere/in/a/folder.png"]'[:torn_line])
     resumed = stored(images, store)
-    assert embedding.images == PLACES - 4 and not interrupted.exists()
+    assert embedding.images == PLACES - 4
     np.testing.assert_array_equal(resumed, stored(images, tmp_path / "uninterrupted"))
-
-
-def test_a_partial_file_that_lost_its_end_is_made_anew(interrupted, images, store, embedding):
-    os.truncate(interrupted, interrupted.stat().st_size - 1)
-    stored(images, store)
-    assert embedding.images == PLACES
+    assert len(lines_of(store)) == 1 + PLACES and rows.stat().st_size == PLACES * DIM * 4
 
 
 def test_shards_grow_while_they_are_quick(images, store, embedding, monkeypatch):
@@ -221,27 +270,38 @@ def test_shards_grow_while_they_are_quick(images, store, embedding, monkeypatch)
     assert embedding.shards == [1, 2, 4]
 
 
-def test_a_store_that_was_only_not_yet_named_is_used(images, store, embedding, monkeypatch):
-    replace_file = os.replace
+def test_rows_that_were_lost_are_embedded_anew_and_no_line_finds_another_image_s_row(images, store, embedding):
+    expected = stored(images, store)
+    (rows,) = store.glob(f"*/{ROWS}*")
+    os.truncate(rows, 3 * DIM * 4 + 1)
+    embedding.images = 0
+    np.testing.assert_array_equal(stored([images[6]], store), expected[[6]])  # takes the row that was the fourth's
+    assert embedding.images == 1
+    np.testing.assert_array_equal(stored(images, store), expected)
+    assert embedding.images == 4
+    rows.unlink()
+    np.testing.assert_array_equal(stored(images, store), expected)
+    assert embedding.images == 4 + PLACES
 
-    def killed(source, target):
-        if os.fspath(target).endswith(DESCRIPTORS):
-            raise KeyboardInterrupt
-        replace_file(source, target)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(os, "replace", killed)
-        stored(images, store)
-    assert embedding.images == PLACES and stored(images, store).shape == (PLACES, DIM)
-    assert embedding.images == PLACES
-
-
-def test_a_damaged_store_is_made_anew(images, store, embedding):
-    expected = stored(images, store).copy()
-    (file,) = store.glob(f"*/{DESCRIPTORS}")
-    for damage in (b"", b"no array", file.read_bytes()[:-1]):
-        file.write_bytes(damage)
-        np.testing.assert_array_equal(stored(images, store), expected)
+@pytest.mark.parametrize(
+    "damage, lost",
+    [
+        (lambda lines: b"", PLACES),
+        (lambda lines: b"no list\n" + b"".join(lines[1:]), PLACES),
+        (lambda lines: b"".join(lines[:3]) + b"\xff\n" + b"".join(lines[4:]), 1),
+        (lambda lines: b"".join(lines[:3]) + b"[9]\n" + b"".join(lines[4:]), 1),
+        (lambda lines: b"".join(lines)[:-1], 1),
+    ],
+)
+def test_a_damaged_list_costs_what_it_lost(images, store, embedding, damage, lost):
+    expected = stored(images, store)
+    (file,) = store.glob(f"*/{IMAGES}")
+    file.write_bytes(damage(file.read_bytes().splitlines(keepends=True)))
+    embedding.images = 0
+    np.testing.assert_array_equal(stored(images, store), expected)
+    assert embedding.images == lost
+    assert stored(images, store) is not None and embedding.images == lost
 
 
 def test_a_full_disk_is_one_error_and_nothing_half_written_is_used(images, store, embedding, monkeypatch):
@@ -252,22 +312,24 @@ def test_a_full_disk_is_one_error_and_nothing_half_written_is_used(images, store
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match=r"cannot write \(No space left on device\); make room"):
             stored(images, store)
-    assert stored(images, store).shape == (PLACES, DIM)
+    embedding.images = 0
+    assert stored(images, store).shape == (PLACES, DIM) and embedding.images == PLACES
     with pytest.raises(ValueError, match="no images"):
         stored([], store)
 
 
 def test_a_second_process_waits_and_uses_what_the_first_made(images, store, embedding):
     pytest.importorskip("fcntl", reason="locks need a POSIX system")
-    made = stored(images, store).copy()
-    (file,) = store.glob(f"*/{DESCRIPTORS}")
+    made = stored(images, store)
+    (file,) = store.glob(f"*/{IMAGES}")
     hidden = file.rename(file.with_name("made by the other"))
     embedding.images = 0
     code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(file.with_name(LOCK))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()  # it has the lock
-        waiting = threading.Thread(target=stored, args=(images, store))
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(stored(images, store)))
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive()
@@ -275,7 +337,46 @@ def test_a_second_process_waits_and_uses_what_the_first_made(images, store, embe
         other.stdin.close()
     waiting.join(10)
     assert not waiting.is_alive() and embedding.images == 0
-    np.testing.assert_array_equal(np.load(file), made)
+    np.testing.assert_array_equal(found[0], made)
+
+
+def test_threads_of_one_process_share_the_work(images, store, embedding, monkeypatch):
+    monkeypatch.setattr(descriptor_store, "SHARD", 1)
+    monkeypatch.setattr(descriptor_store, "SHARD_SECONDS", 0)
+    lists = [images, images[::-1], images[2:], images[:5]]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda images: stored(images, store), lists))
+    assert embedding.images == PLACES
+    for images_of, descriptors in zip(lists, found):
+        np.testing.assert_array_equal(descriptors, stored(images_of, store))
+
+
+def test_pruning_drops_the_rest_and_who_has_it_open_keeps_it(images, store, embedding):
+    everything = open_store(store).descriptors(images)
+    expected = np.array(everything)
+    folder_of(everything).mkdir()
+    Image.new("RGB", (50, 50)).save(images[0])  # its old row is of no use
+    opened = open_store(store)
+    kept = opened.descriptors([images[0], images[4], images[2]])
+    expected_kept = np.array(kept)
+    embedding.images = 0
+    assert opened.prune([images[0], images[4], images[2]]) == PLACES + 1 - 3
+    assert not folder_of(everything).exists() and len(lines_of(store)) == 4
+    (rows,) = store.glob(f"*/{ROWS}*")
+    assert rows.stat().st_size == 3 * DIM * 4
+    np.testing.assert_array_equal(everything, expected)
+    np.testing.assert_array_equal(stored([images[0], images[4], images[2]], store), expected_kept)
+    assert embedding.images == 0 and opened.prune([images[0], images[4], images[2]]) == 0
+    np.testing.assert_array_equal(stored(images, store)[1:], expected[1:])
+    assert embedding.images == PLACES - 3
+
+
+def test_stores_of_an_older_format_are_named(images, store, embedding, caplog):
+    (store / "old").mkdir(parents=True)
+    (store / "old/descriptors.npy").touch()
+    with caplog.at_level("INFO", LOGGER.name):
+        stored(images, store)
+    assert "1 galleries of an older format are not read" in caplog.text
 
 
 def test_the_store_lies_beside_the_checkpoint_or_here(tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from models import NetworkConfig, build_model
 from tests.golden_model import released_state
-from tests.released_files import write_released
+from tests.released_files import to_released, write_released
 from utils.runs.checkpoints import load_checkpoint, save_checkpoint
-from utils.runs.released import PREFIXES, from_released, to_released
+from utils.runs.released import PREFIXES, from_released
 
 
 @given(

@@ -259,6 +259,12 @@ def test_a_finished_run_stays_as_it_is(tiny_root, finished, here, capsys):
     assert all(after[path] == content for path, content in before.items() if path.name != "run.lock")
 
 
+def test_a_resumed_run_keeps_what_auto_meant_whatever_is_faster_now(tiny_root, finished, capsys, monkeypatch):
+    monkeypatch.setattr("utils.system.compute.faster_precision", lambda device: ("bf16", "timed"))
+    assert main.main([*data_flags(tiny_root), *SMALL_RUN, "--resume", "auto", "--precision", "auto"]) == 0
+    assert "machine: cpu, fp32;" in capsys.readouterr().out
+
+
 def test_a_run_that_lost_its_patience_says_so(tiny_root, finished, capsys):
     content = torch.load(finished / "last.pth", weights_only=True)
     content["training"]["run"]["epochs_without_gain"] = 3

@@ -1,5 +1,6 @@
 """Device, precision and what is set up for speed."""
 
+import time
 from functools import partialmethod
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from models import build_model
 from tests.golden_model import pictures
 from utils.system.command import RUN_FAILED, run_command
-from utils.system.compute import Compute, resolve_compute, runs_bf16_fast
+from utils.system.compute import Compute, convolution_seconds, faster_precision, resolve_compute
 from utils.training.optimizers import build_optimizers
 from utils.training.step import train_step
 
@@ -20,9 +21,29 @@ def settings_put_back():
     resolve_compute("cpu", "fp32")
 
 
-def test_auto_is_bf16_where_it_is_fast_and_else_fp32():
-    expected = "bf16" if runs_bf16_fast(torch.device("cpu")) else "fp32"
-    assert resolve_compute("cpu", "auto").precision == expected
+@pytest.mark.parametrize(
+    "seconds, precision", [((0.003, 0.002), "bf16"), ((0.0021, 0.002), "fp32"), ((0.002, 0.003), "fp32")]
+)
+def test_auto_is_bf16_where_a_convolution_is_faster_by_a_tenth(monkeypatch, seconds, precision):
+    monkeypatch.setattr("utils.system.compute.convolution_seconds", lambda dtypes: seconds)
+    faster_precision.cache_clear()
+    found = resolve_compute("cpu", "auto")
+    monkeypatch.setattr("utils.system.compute.convolution_seconds", None)
+    assert found == resolve_compute("cpu", "auto") and found.precision == precision  # timed once
+    first, second = (f"{1000 * s:.1f}" for s in seconds)
+    assert str(found) == f"cpu, {precision} (two convolutions took {first} ms in fp32, {second} in bf16)"
+    faster_precision.cache_clear()
+
+
+def test_timing_takes_the_least_of_each_type_and_draws_no_random_numbers(monkeypatch):
+    clock = iter([0, 9, 0, 9, 0, 5, 0, 3, 0, 4, 0, 6])  # starts and ends: a warm-up, then two rounds
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    before = torch.get_rng_state()
+    assert convolution_seconds((torch.float32, torch.bfloat16), rounds=2) == [4, 3]
+    assert torch.equal(torch.get_rng_state(), before) and next(clock, None) is None
+
+
+def test_fp16_is_refused_on_a_cpu():
     with pytest.raises(ValueError, match="--precision fp16"):
         resolve_compute("cpu", "fp16")
 

@@ -8,9 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets.places import Neighbours
+from datasets.reading.triplets import StepPlan
+from models.segvpr import build_model
 from utils.evaluation.metrics import ConfusionMatrix, recall_at
-from utils.training.losses import semantic_loss, triplet_loss
-from utils.training.optimizers import poly
+from utils.training.data import near_candidates
+from utils.training.losses import class_weights, count_classes, pair_loss, semantic_loss, triplet_loss
+from utils.training.optimizers import build_optimizers, poly
+from utils.training.settings import OptimizerSettings
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -64,3 +69,59 @@ def test_iou_by_hand_with_absent_and_ignored_classes():
     confusion.update(torch.tensor([2]), torch.tensor([0]))
     np.testing.assert_allclose(confusion.class_iou(), [1 / 3, 1 / 2, np.nan, np.nan])
     assert confusion.mean_iou() == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_pair_loss_by_hand_leaves_near_places_out():
+    torch.manual_seed(1)
+    queries, candidates = torch.randn(3, 6, dtype=torch.float64), torch.randn(5, 6, dtype=torch.float64)
+    near = torch.zeros(3, 5, dtype=torch.bool)
+    near[0, [0, 1, 4]] = True  # its own positive, which counts all the same, and two others
+    unit = (
+        [x.numpy() / np.linalg.norm(x.numpy()) for x in queries],
+        [x.numpy() / np.linalg.norm(x.numpy()) for x in candidates],
+    )
+    similarity = np.array([[a @ b for b in unit[1]] for a in unit[0]]) / 0.1
+    terms = []
+    for i, left in enumerate(([0, 2, 3], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4])):
+        terms.append(-similarity[i, i] + np.log(np.exp(similarity[i, left]).sum()))
+    for j, left in enumerate(([0, 1, 2], [1, 2], [0, 1, 2])):  # a positive and the queries that are not near it
+        terms.append(-similarity[j, j] + np.log(np.exp(similarity[left, j]).sum()))
+    assert float(pair_loss(queries, candidates, near, 0.1)) == pytest.approx(sum(terms) / 6, rel=1e-12)
+
+
+def test_near_candidates_are_those_of_the_queries_place():
+    not_negative = Neighbours(np.array([0, 2, 3]), np.array([4, 7, 1]))  # of two queries
+    plan = StepPlan((1, 0), (1, 4), ((7,), (2,)), (), ())
+    assert near_candidates(plan, not_negative).tolist() == [[True, False, False, False], [False, True, True, False]]
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=6))
+def test_class_weights_are_one_in_the_mean_and_larger_for_rare_classes(counts):
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(counts)] + [torch.full((3,), 255)]).to(torch.uint8)
+    found = count_classes(labels, len(counts))
+    assert found.tolist() == counts
+    weights = class_weights(found)
+    if sum(counts):
+        assert float((weights * found).sum()) == pytest.approx(sum(counts), rel=1e-5)
+        for i, j in zip(np.argsort(counts), np.argsort(counts)[1:]):
+            if counts[i]:
+                assert float(weights[i] / weights[j]) == pytest.approx((counts[j] / counts[i]) ** 0.5, rel=1e-4)
+
+
+def test_weighted_semantic_loss_by_hand():
+    logits = torch.randn(1, 3, 2, 2, dtype=torch.float64)
+    labels = torch.tensor([[[0, 1], [2, 255]]], dtype=torch.uint8)
+    log_p, weights = logits.log_softmax(1), torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+    expected = -(0.5 * log_p[0, 0, 0, 0] + 2 * log_p[0, 1, 0, 1] + log_p[0, 2, 1, 0]) / 3
+    torch.testing.assert_close(semantic_loss(logits, labels, weights=weights), expected)
+
+
+def test_rates_grow_from_zero_before_they_fall():
+    model = build_model("resnet18", attention="none")
+    optimizers = build_optimizers(model, 1, OptimizerSettings("adamw", lr=0.5, lr_triplets=100, warmup_steps=4))
+    assert isinstance(optimizers.network, torch.optim.AdamW)
+    rates = []
+    for _ in range(6):
+        rates.append(optimizers.rates()["encoder"])
+        optimizers.step()
+    assert rates == pytest.approx([poly(1, i, 100) * min(1, (i + 1) / 4) for i in range(6)])
