@@ -21,7 +21,6 @@ from utils.evaluation.results import evaluate_and_write, write_evaluation
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets, given_sets
-from utils.report.write import write_report
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.retrieval.localize import format_localisations, localize, photo_paths, to_json, usable_gallery, usable_photos
 from utils.retrieval.screening import Screening, log_positions
@@ -70,6 +69,8 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
             arguments.plain_values(args),
         )
         if evaluation and not args.no_report:
+            from utils.report.write import write_report  # not at the top: matplotlib takes a second to import
+
             report = write_report(folder, model, *evaluation, options, seed=args.seed, head_trained=head_trained)
             LOGGER.info("report: %s", report)
         screening.log_summary()
@@ -88,6 +89,8 @@ def score_given(args: argparse.Namespace, command: list[str]) -> None:
         results = evaluate_given(sets, descriptors, arguments.retrieval_settings(args), args.save_descriptors)
     evaluation = write_evaluation(" ".join(args.descriptors), None, results, None, folder, arguments.plain_values(args))
     if not args.no_report:
+        from utils.report.write import write_report
+
         LOGGER.info("report: %s", write_report(folder, None, *evaluation, EmbeddingOptions(), seed=args.seed))
 
 

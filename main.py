@@ -25,7 +25,6 @@ from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
 from utils.options.parsers import may_change
 from utils.options.training_set import training_data
-from utils.report.write import write_report
 from utils.retrieval.screening import Screening
 from utils.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from utils.runs.folders import (
@@ -133,6 +132,8 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         flags = arguments.plain_values(args)
         evaluation = evaluate_and_write(model, best, sets, labelled, options, folder, flags=flags)
         if evaluation and not args.no_report:
+            from utils.report.write import write_report  # not at the top: matplotlib takes a second to import
+
             before = compute.place(load_checkpoint(folder / START).build()) if (folder / START).is_file() else None
             head_trained = args.sem_loss_weight != 0
             report = write_report(

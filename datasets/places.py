@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from sklearn.neighbors import KDTree
+from scipy.spatial import KDTree
 
 from datasets.naming import camera_of, fingerprint, list_folder, parse_position
 from datasets.positions.report import PositionReport, lonely, odd_names
@@ -147,9 +147,9 @@ def neighbours_within(
         tree = KDTree(gallery.positions[in_gallery])
         for start in range(0, len(of_query), block):
             rows = of_query[start : start + block]
-            found = tree.query_radius(queries.positions[rows], radius_m)
-            counts[rows] = np.fromiter(map(len, found), np.int64, len(found))
-            pairs = np.repeat(np.arange(len(rows)), counts[rows]) * len(gallery) + in_gallery[np.concatenate(found)]
+            near = KDTree(queries.positions[rows]).sparse_distance_matrix(tree, radius_m, output_type="ndarray")
+            counts[rows] = np.bincount(near["i"], minlength=len(rows))
+            pairs = near["i"] * len(gallery) + in_gallery[near["j"]]
             pairs.sort()  # by query, then by image
             pieces.append((rows, (pairs % len(gallery)).astype(np.int32)))
     offsets = np.concatenate([[0], np.cumsum(counts)])

@@ -207,7 +207,7 @@ def test_training_starts_from_a_released_file_at_epoch_0(tiny_root, tmp_path, mo
     flags = [*data_flags(tiny_root), *SMALL_RUN, "--arch", "resnet50", "--resume", str(released)]
     flags.remove("--no_report")
     reported = []
-    monkeypatch.setattr(main, "write_report", lambda *given: reported.append(given))
+    monkeypatch.setattr("utils.report.write.write_report", lambda *given: reported.append(given))
     assert main.main([*flags, "--n_epochs", "0"]) == 0
     (folder,) = (tmp_path / "runs/default").iterdir()
     weights = load_checkpoint(folder / "last.pth").state_dict

@@ -121,13 +121,13 @@ def test_tests_and_benchmarks_stay_apart():
         assert not any(within(other, {"tests"}) for other in imports(path)), name
 
 
-@pytest.mark.parametrize("program", ["main", "eval"])
+@pytest.mark.parametrize("program", ["main", "eval", "utils.export", "utils.summarize"])
 def test_help_does_not_import_torch(program):
     code = f"""
 import runpy, sys
-sys.argv = ["{program}.py", "--help"]
+sys.argv = ["{program}", "--help"]
 try:
-    runpy.run_path("{program}.py", run_name="__main__")
+    runpy.run_module("{program}", run_name="__main__", alter_sys=True)
 except SystemExit:
     sys.exit("torch" in sys.modules)
 """

@@ -4,11 +4,14 @@ python3 -m utils.export --resume best.pth --out segvpr.onnx [--size 960 540] [--
 python3 -m utils.export --resume best.pth --out weights.pth
 """
 
-import argparse
+from utils.options.parsers import export_parser
+
+if __name__ == "__main__":
+    export_parser().parse_args()  # before torch is imported: --help and a mistyped flag are answered at once
+
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,30 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.command_line import OneLineParser, add_flags, flag, read_flags
+from datasets.command_line import read_flags
 from datasets.files import replacing
 from models.config import MIN_SIDE
 from models.segvpr import SegVPR
+from utils.options.export import OnnxSettings
 from utils.runs.checkpoints import Checkpoint, content_of, load_checkpoint, write_atomically
 from utils.system.command import run_command
 from utils.system.logs import LOGGER, start_logging
 from utils.system.seeding import generator
 
 INPUT, OUTPUT = "images", "descriptors"
-OPSETS = range(11, 21)
-"""The first that resizes with aligned corners, to the last that torch's tracing exporter writes."""
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-3
 """Largest difference from torch, relative to the largest value of the descriptors, with which a file is kept."""
-
-
-@dataclass(frozen=True)
-class OnnxSettings:
-    """What an ONNX file takes."""
-
-    size: tuple[int, int] = flag((960, 540), "of the images in pixels, after scaling", least=1, metavar=("W", "H"))
-    opset: int = flag(17, f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]}", choices=OPSETS, metavar="N")
-    raw: bool = flag(False, "take RGB uint8 images and normalise them within the file")
 
 
 class DescriptorNetwork(nn.Module):
@@ -154,22 +147,9 @@ def compare(network: DescriptorNetwork, path: Path, size: tuple[int, int]) -> fl
     return float(np.max(differences))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of `python3 -m utils.export`."""
-    parser = OneLineParser(
-        prog="utils.export",
-        description="Write the network that turns images into descriptors as an ONNX file, for any number of images of "
-        "one size; or all weights, without the state of their run, as a .pth file that a new run can start from.",
-    )
-    parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="checkpoint, ours or a released one")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .onnx or .pth")
-    add_flags(parser, OnnxSettings, "ONNX")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    args = export_parser().parse_args(argv)
 
     def command() -> None:
         start_logging()

@@ -3,7 +3,11 @@
 python3 -m utils.summarize runs/first runs/second [--label first second] [--out summary] [--threshold_m 25]
 """
 
-import argparse
+from utils.options.parsers import summarize_parser
+
+if __name__ == "__main__":
+    summarize_parser().parse_args()  # before torch is imported: --help and a mistyped flag are answered at once
+
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from datasets.command_line import OneLineParser, number
 from utils.options.arguments import recorded_arguments
 from utils.runs.checkpoints import load_checkpoint
 from utils.runs.folders import BEST, LAST, PREVIOUS
@@ -238,34 +241,9 @@ def _part(name: str, value: Any) -> str:
     return f"{short} {text.rstrip('/').rsplit('/', 1)[-1] or text}"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Command line of `python3 -m utils.summarize`."""
-    parser = OneLineParser(
-        prog="utils.summarize",
-        description="Recalls and mIoU of runs in percent: a row per configuration, mean and standard deviation over seeds.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or one that holds several")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="write summary.md, summary.csv and summary.tex there"
-    )
-    parser.add_argument(
-        "--label",
-        nargs="+",
-        metavar="NAME",
-        help="what to call the configuration of each RUN, in their order (default: network and the flags that differ)",
-    )
-    parser.add_argument(
-        "--threshold_m",
-        type=number(float, {"above": 0}),
-        metavar="M",
-        help="only what was scored within M metres (default: all there is)",
-    )
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    args = summarize_parser().parse_args(argv)
 
     def command() -> None:
         start_logging()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.neighbors import KDTree
+from scipy.spatial import KDTree
 
 from datasets.check.layout import PREVIEW, find_pairs, roots_below
 from datasets.check.report import QUANTILES, PairReport, first_few
@@ -161,7 +161,7 @@ def _measure(group: Group, gallery: ImageSet, queries: ImageSet, threshold_m: fl
     for camera in np.unique(queries.cameras) if kind.same_camera else [None]:
         chosen = [np.array([camera in (None, c) for c in side.cameras], bool) for side in (gallery, queries)]
         if chosen[0].any() and chosen[1].any():
-            distances.extend(KDTree(gallery.positions[chosen[0]]).query(queries.positions[chosen[1]])[0][:, 0])
+            distances.extend(KDTree(gallery.positions[chosen[0]]).query(queries.positions[chosen[1]])[0])
     nearest_m = {str(q): float(np.percentile(distances, q)) for q in QUANTILES} if distances else None
     names = (group.gallery_folder, group.query_folder, kind.name)
     numbers = (len(group.gallery), len(group.queries), train_m, eval_m)

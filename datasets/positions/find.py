@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.neighbors import KDTree
+from scipy.spatial import KDTree
 
 from datasets.jobs import run_jobs, with_progress
 from datasets.naming import camera_of, list_folder, numbers_in_name, parse_position

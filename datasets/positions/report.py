@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.neighbors import KDTree
+from scipy.spatial import KDTree
 
 from datasets.naming import count_suffixes
 

@@ -1,14 +1,18 @@
-"""The command lines of main.py and eval.py. Flags stand with the settings that they fill; importing this does not import torch."""
+"""The command lines of main.py, eval.py and the programs of utils; importing this does not import torch.
+
+Flags stand with the settings that they fill.
+"""
 
 import argparse
 from pathlib import Path
 from typing import IO
 
-from datasets.command_line import HelpFormatter, add_flags, flags_of
+from datasets.command_line import HelpFormatter, OneLineParser, add_flags, flags_of, number
 from datasets.reading.augmentation_settings import AugmentationSettings
 from models.config import NetworkConfig
 from utils.options.data import EvaluationFolders, TrainingFolders
 from utils.options.evaluation import EvaluationOptions, PhotoOptions
+from utils.options.export import OnnxSettings
 from utils.options.run import MachineSettings, OutputSettings, RunOptions
 from utils.retrieval.settings import RetrievalSettings
 from utils.system.launch import launched
@@ -80,5 +84,43 @@ def eval_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="FILE.npz",
         help="score these descriptors of any program instead, a set per file (arrays gallery, queries, gallery_paths, query_paths)",
+    )
+    return parser
+
+
+def export_parser() -> argparse.ArgumentParser:
+    """Command line of `python3 -m utils.export`."""
+    parser = OneLineParser(
+        prog="utils.export",
+        description="Write the network that turns images into descriptors as an ONNX file, for any number of images of "
+        "one size; or all weights, without the state of their run, as a .pth file that a new run can start from.",
+    )
+    parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="checkpoint, ours or a released one")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .onnx or .pth")
+    add_flags(parser, OnnxSettings, "ONNX")
+    return parser
+
+
+def summarize_parser() -> argparse.ArgumentParser:
+    """Command line of `python3 -m utils.summarize`."""
+    parser = OneLineParser(
+        prog="utils.summarize",
+        description="Recalls and mIoU of runs in percent: a row per configuration, mean and standard deviation over seeds.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or one that holds several")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write summary.md, summary.csv and summary.tex there"
+    )
+    parser.add_argument(
+        "--label",
+        nargs="+",
+        metavar="NAME",
+        help="what to call the configuration of each RUN, in their order (default: network and the flags that differ)",
+    )
+    parser.add_argument(
+        "--threshold_m",
+        type=number(float, {"above": 0}),
+        metavar="M",
+        help="only what was scored within M metres (default: all there is)",
     )
     return parser

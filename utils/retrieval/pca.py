@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from utils.retrieval.exact import as_float32
 from utils.system.seeding import generator
@@ -55,6 +54,8 @@ def fit_projection(descriptors: np.ndarray, dim: int, whiten: bool = False, seed
     if whiten and not (sample != sample[0]).any():
         raise ValueError("--pca_whiten: the gallery's descriptors are all the same")
     # of the two problems, the smaller one: columns by columns, or rows by rows
+    from sklearn.decomposition import PCA  # takes a second to import
+
     pca = PCA(dim, svd_solver="covariance_eigh" if len(sample) > columns else "full").fit(sample)
     variance = pca.explained_variance_
     matrix = pca.components_.T

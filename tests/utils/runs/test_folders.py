@@ -304,7 +304,7 @@ def test_a_resumed_report_compares_with_the_weights_that_training_started_from(t
         compared.append(before.state_dict())
 
     monkeypatch.setattr(main, "starting_model", watched)
-    monkeypatch.setattr(main, "write_report", report)
+    monkeypatch.setattr("utils.report.write.write_report", report)
     assert main.main([*flags, "1"]) == 0
     assert main.main([*flags, "2", "--resume", "auto"]) == 0
     assert main.main([*flags, "2", "--resume", str(next(Path("runs/default").iterdir())), "--exp_name", "other"]) == 0
