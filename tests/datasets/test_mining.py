@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,15 @@ from datasets.mining import MiningPlan, draw_negatives, generator_of, mine_tripl
 from datasets.places import ImageSet, Neighbours, neighbours_within
 from tests.tiny import SMALL_RUN, data_flags
 from tests.utils.training.test_resume import assert_same_run
+from utils.options.arguments import training_settings
+from utils.options.parsers import main_parser
+from utils.options.training_set import training_data
+from utils.retrieval.embedding import EmbeddingOptions
+from utils.retrieval.screening import Screening
 from utils.runs.checkpoints import load_checkpoint
+from utils.system.compute import Compute
 from utils.training import loop as training_loop
+from utils.training.state import RunState
 
 KEY = 2**64 - 12345
 
@@ -222,28 +230,6 @@ def test_random_triplets_are_uniform_and_independent():
     assert few.negatives.tolist() == [[5, 5, 5]] * 3
 
 
-def training_flags(root) -> list[str]:
-    """One epoch of two refreshes with two steps each, without evaluation."""
-    roots = data_flags(root)
-    named = {
-        flag: folder for flag, folder in zip(roots[::2], roots[1::2]) if flag in ("--dataset_root", "--DA_datasets")
-    }
-    return [*(word for pair in named.items() for word in pair), *SMALL_RUN, "--n_epochs", "1"]
-
-
-@pytest.fixture
-def embedded(monkeypatch):
-    """The files and the number format of every mining."""
-    original, calls = training_loop.embed_images, []
-
-    def noting(model, paths, *rest):
-        calls.append((list(paths), rest[-1]))
-        return original(model, paths, *rest)
-
-    monkeypatch.setattr(training_loop, "embed_images", noting)
-    return calls
-
-
 PARTIAL = ["--mining", "partial", "--cache_negatives", "2", "--descriptor_dtype", "float16"]
 
 
@@ -251,28 +237,38 @@ PARTIAL = ["--mining", "partial", "--cache_negatives", "2", "--descriptor_dtype"
     "flags, images, dtype",
     [
         (["--mining", "full"], [12 + 4], "float32"),  # the gallery once per refresh, and the queries
+        # 4 queries with one positive each, and 2 random images; what is remembered, and more where those are too near
+        (PARTIAL, range(8, 17), "float16"),
         (["--mining", "random"], None, None),
     ],
 )
-def test_modes_embed_what_they_say(tiny_root, tmp_path, monkeypatch, embedded, flags, images, dtype):
-    monkeypatch.chdir(tmp_path)
-    assert main.main([*training_flags(tiny_root), *flags]) == 0
-    assert_embedded(embedded, images, dtype)
+def test_modes_embed_what_they_say(tiny_root, monkeypatch, flags, images, dtype):
+    calls = []
 
+    def noting(model, paths, *rest):
+        calls.append((paths, rest[-1]))
+        return np.random.default_rng(len(calls)).standard_normal((len(paths), 8), np.float32)
 
-def assert_embedded(calls, images, dtype) -> None:
+    monkeypatch.setattr(training_loop, "embed_images", noting)
+    args = main_parser().parse_args([*data_flags(tiny_root), *SMALL_RUN, *flags])
+    chosen, data = training_settings(args), training_data(args, Screening())
+    state = RunState(np.full((len(data.queries), chosen.n_neg), -1, np.int64))
+    parts = {"options": EmbeddingOptions(), "compute": Compute(), "model": None}
+    run = SimpleNamespace(data=data, settings=chosen, state=state, **parts)
+    for state.refresh in range(2):
+        training_loop.TrainingRun._mine(run)
+        assert len(state.triplets.queries) == 4
     assert len(calls) == (0 if images is None else 2)
     for paths, format_ in calls:
         assert len(set(paths)) == len(paths) and len(paths) in images and format_ == dtype
         assert sum("queries_rain" in path for path in paths) == 4
 
 
-def test_partial_mining_resumes_exactly(tiny_root, tmp_path, monkeypatch, embedded):
+def test_partial_mining_resumes_exactly(tiny_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = [*training_flags(tiny_root), *PARTIAL]
+    light = "--n_epochs 1 --da_method none --sem_loss_weight 0".split()  # two refreshes of two steps, no evaluation
+    flags = [*data_flags(tiny_root)[:2], *SMALL_RUN, *light, *PARTIAL]
     assert main.main([*flags, "--exp_name", "whole"]) == 0
-    # 4 queries with one positive each, and 2 random images; what is remembered, and more where those are too near
-    assert_embedded(embedded, range(8, 17), "float16")
     (whole,) = (tmp_path / "runs/whole").iterdir()
     recorded = load_checkpoint(whole / "last.pth").training["record"]["arguments"]
     assert recorded["mining"] == "partial" and {"cache_negatives", "descriptor_dtype"} <= recorded.keys()

@@ -160,7 +160,7 @@ def test_a_run_records_its_switches_and_eval_needs_no_flags(tiny_root, tmp_path,
     monkeypatch.chdir(tmp_path)
     choices = "--attention after_norm --no-guidance --input imagenet --grl_schedule dann".split()
     choices += "--semnet fcn --freeze_bn --augment all --augment_zoom 0.8".split()
-    assert main.main([*data_flags(tiny_root), *SMALL_RUN, *choices, "--n_epochs", "1", "--no_report"]) == 0
+    assert main.main([*data_flags(tiny_root), *SMALL_RUN, *choices, *"--n_epochs 1 --queries_per_epoch 4".split()]) == 0
     (folder,) = (tmp_path / "runs/default").iterdir()
     config = load_checkpoint(folder / "best.pth").config
     assert config.semnet == "fcn"

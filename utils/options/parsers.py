@@ -94,8 +94,6 @@ def export_parser() -> argparse.ArgumentParser:
         prog="utils.export",
         description="Write the network that turns images into descriptors as an ONNX file, for any number of images of "
         "one size; or all weights, without the state of their run, as a .pth file that a new run can start from.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--resume", type=Path, required=True, metavar="CKPT", help="checkpoint, ours or a released one")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .onnx or .pth")
@@ -108,7 +106,6 @@ def summarize_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="utils.summarize",
         description="Recalls and mIoU of runs in percent: a row per configuration, mean and standard deviation over seeds.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or one that holds several")
     parser.add_argument(

@@ -20,7 +20,8 @@ def test_damage_ends_in_a_result_or_one_line(fuzz, seed):
     assert not case["fault"], case
 
 
-def test_a_killed_run_ends_as_the_uninterrupted_one(monkeypatch, tmp_path, capsys):
+def test_a_killed_run_ends_as_the_uninterrupted_one(fuzz, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(crash, "small_town", lambda folder: fuzz.town)
     monkeypatch.setattr(crash, "FLAGS", [*crash.FLAGS, *"--n_epochs 1 --da_method none --sem_loss_weight 0".split()])
     out = tmp_path / "crash.json"
     assert crash.main(["--kills", "1", "--seed", "3", "--num_workers", "0", "--out", str(out)]) == 0
