@@ -29,7 +29,7 @@ from utils.retrieval.embedding import EmbeddingOptions
 from utils.retrieval.localize import format_localisations, photo_paths, to_json, usable_gallery, usable_photos
 from utils.retrieval.localizer import Localizer, open_gallery, photo_scale
 from utils.retrieval.screening import Screening, log_positions
-from utils.runs.checkpoints import Checkpoint, load_checkpoint
+from utils.runs.checkpoints import SHIPPED_FOR_PHOTOS, Checkpoint, load_checkpoint
 from utils.runs.folders import check_exp_name
 from utils.runs.provenance import log_environment
 from utils.system import distributed
@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace, command: list[str]) -> None:
     """Read the checkpoint, retrieve, score, and write the results."""
+    if args.resume is None:
+        raise ValueError("give --resume CKPT, the checkpoint to evaluate, or --descriptors FILE.npz of another program")
     check_exp_name(args.exp_name)
     if args.calibrate is not None and not args.dataset_root_val:
         raise ValueError("--calibrate: needs a validation set; give --dataset_root_val DIR")
@@ -150,6 +152,9 @@ def localize_photos(args: argparse.Namespace) -> None:
     if not (args.json or from_stdin):
         start_logging()
     screening = Screening(args.on_bad_image)
+    if args.resume is None:
+        args.resume = SHIPPED_FOR_PHOTOS
+        LOGGER.info("no --resume: using the network for photos that ships, %s", args.resume)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     photos = [] if from_stdin else photo_paths(args.localize)
     listed = list_images(args.gallery) if args.gallery.is_dir() else []

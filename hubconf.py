@@ -38,8 +38,8 @@ def segvpr(
     ----------
     arch : `resnet18`, `resnet50` (default) or `resnet101`.
     semnet : `deeplab` (default), `pspnet` or `fcn`.
-    weights : a checkpoint of this project or a released one, which has all the other values; `town`: the one that ships,
-        trained on drawn towns alone; None: random weights.
+    weights : a checkpoint of this project or a released one, which has all the other values; or a network that
+        ships: `photos` for real streets, `town` for drawn ones; None: random weights.
     num_classes : 17 by default.
     scale_indexes : pooled stages, 3 and 4 by default; the only value that a released checkpoint does not have.
 
@@ -52,8 +52,7 @@ def segvpr(
     if weights is None:
         return _load("models").build_model(**given).eval()
     checkpoints = _load("utils.runs.checkpoints")
-    path = checkpoints.SHIPPED if weights == "town" else pathlib.Path(weights).expanduser()
-    checkpoint = checkpoints.load_checkpoint(path)
+    checkpoint = checkpoints.load_checkpoint(checkpoints.find_weights(weights))
     config = dataclasses.replace(checkpoint.config, **given)
     for name, value in given.items():
         recorded = getattr(checkpoint.config, name)
@@ -67,10 +66,10 @@ def localizer(checkpoint: str | pathlib.Path, gallery: str | pathlib.Path, *argu
 
     Parameters
     ----------
-    checkpoint : a file, or `town` for the network that ships.
+    checkpoint : a file, or the name of a network that ships, `photos` or `town`.
     gallery : a folder of images with positions, or a CSV file that lists them.
     """
-    path = _load("utils.runs.checkpoints").SHIPPED if checkpoint == "town" else pathlib.Path(checkpoint).expanduser()
+    path = _load("utils.runs.checkpoints").find_weights(checkpoint)
     return _load("utils.retrieval").Localizer(path, gallery, *arguments, **options)
 
 

@@ -327,7 +327,7 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
         legs.append(train_leg(args, extra, leg))
         LOGGER.info("leg %d of %d: %s", leg + 1, args.legs, summary(legs[-1]["history"]))
     model = mixed(before, weights_of(folder, args.legs - 1), recipe.kept)
-    write_atomically(out, content_of(model.config, half_precision(model.state_dict()), {}, model.image_size))
+    write_atomically(out, content_of(model.config, half_precision(model.state_dict()), {}, max(args.size)))
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)
     start_logging()  # again: eval.py has closed the log

@@ -1,4 +1,4 @@
-"""The network that ships: what is written about it, and that it finds what the untrained one does not."""
+"""The networks that ship: what is written about them, and that they find what the untrained ones do not."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import eval as evaluation_script
 from benchmarks.demo import SIZE
 from benchmarks.harness.town_sets import correct_first
 from benchmarks.train_town import FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED, RECIPES
@@ -15,35 +16,53 @@ from datasets.town import make_town
 from models import SegVPR
 from utils.evaluation.recall import EvaluationSet, evaluate_places
 from utils.retrieval.embedding import EmbeddingOptions
-from utils.runs.checkpoints import SHIPPED, load_checkpoint
+from utils.runs.checkpoints import SHIPPED, SHIPPED_FOR_PHOTOS, load_checkpoint
 
-RECORD = json.loads(SHIPPED.with_suffix(".json").read_text())
+FILES = {"town": SHIPPED, "photos": SHIPPED_FOR_PHOTOS}
+RECORDS = {name: json.loads(file.with_suffix(".json").read_text()) for name, file in FILES.items()}
 PASSES = ("town3/gallery", "town3/rain", "robotcar/overcast", "robotcar/night")
 WITHIN_M = 5.0  # of RobotCar's 25 m a few places would be too easy
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_record_is_of_this_file():
-    assert RECORD["bytes"] == SHIPPED.stat().st_size <= RECIPES["town"].largest_bytes
-    assert RECORD["command"].startswith("python3 -m benchmarks.train_town ")
-    seeds = [leg["town_seed"] for leg in RECORD["legs"]]
+@pytest.mark.parametrize("name", FILES)
+def test_the_record_is_of_this_file(name):
+    record = RECORDS[name]
+    assert record["bytes"] == FILES[name].stat().st_size <= RECIPES[name].largest_bytes
+    assert record["command"].startswith("python3 -m benchmarks.train_town ")
+    assert (f"--recipe {name}" in record["command"]) == (name != "town")
+    seeds = [leg["town_seed"] for leg in record["legs"]]
     assert seeds == list(range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + len(seeds))), (
         "all legs, and no town that is evaluated"
     )
-    assert seeds[-1] < FIRST_EVALUATION_SEED and all(leg["history"] for leg in RECORD["legs"])
+    assert seeds[-1] < FIRST_EVALUATION_SEED and all(leg["history"] for leg in record["legs"])
 
 
-def test_the_record_says_more_on_every_condition_of_every_unseen_town():
-    untrained, shipped = RECORD["evaluation"].values()
+@pytest.mark.parametrize("name", FILES)
+def test_the_record_says_more_on_every_condition_of_every_unseen_town(name):
+    untrained, shipped = RECORDS[name]["evaluation"].values()
     for town, content in shipped.items():
         for before, after in zip(untrained[town]["sets"], content["sets"], strict=True):
             assert before["name"] == after["name"]
             assert after["recall"]["1"] > before["recall"]["1"], (town, after["name"])
 
 
-def test_hub_knows_it():
-    model = torch.hub.load(str(ROOT), "segvpr", source="local", weights="town")
-    assert not model.training and model.descriptor_dim == load_checkpoint(SHIPPED).build().descriptor_dim
+@pytest.mark.parametrize("name", FILES)
+def test_hub_knows_it(name):
+    model = torch.hub.load(str(ROOT), "segvpr", source="local", weights=name)
+    assert not model.training and model.descriptor_dim == load_checkpoint(FILES[name]).build().descriptor_dim
+
+
+def test_own_photos_take_the_network_for_photos_and_say_so(tiny_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    gallery = tiny_root / "robotcar/overcast"
+    photo = next(gallery.rglob("*.jpg"))
+    flags = ["--gallery", str(gallery), "--localize", str(photo), "--store", "store", "--num_workers", "0"]
+    assert evaluation_script.main([*flags, "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "no --resume: using the network for photos that ships" in printed and photo.name in printed
+    assert evaluation_script.main(["--dataset_root_test", str(tiny_root / "robotcar")]) == 2
+    assert "give --resume CKPT" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

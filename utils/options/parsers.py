@@ -77,8 +77,13 @@ def eval_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "Evaluate a SegVPR checkpoint, ours or a released one. With no data set flag it uses the town.", EVAL
     )
-    scored = parser.add_mutually_exclusive_group(required=True)
-    scored.add_argument("--resume", type=Path, metavar="CKPT", help="the checkpoint to evaluate")
+    scored = parser.add_mutually_exclusive_group()
+    scored.add_argument(
+        "--resume",
+        type=Path,
+        metavar="CKPT",
+        help="the checkpoint to evaluate (own photos: the network for photos that ships, if not given)",
+    )
     scored.add_argument(
         "--descriptors",
         nargs="+",

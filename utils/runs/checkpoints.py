@@ -18,8 +18,10 @@ from models.config import NetworkConfig
 from models.segvpr import SegVPR
 from utils.runs.released import from_released, infer_config, without_wrappers
 
-SHIPPED = Path(__file__).resolve().parents[2] / "pretrained/segvpr_town.pth"
-"""The network that ships; segvpr_town.json beside it has its history and command."""
+SHIPPED, SHIPPED_FOR_PHOTOS = (
+    Path(__file__).resolve().parents[2] / f"pretrained/segvpr_{name}.pth" for name in ("town", "photos")
+)
+"""The networks that ship; the .json beside each has its history and command."""
 FORMAT = "segvpr-2"
 READABLE = (FORMAT, "segvpr-1")
 """All of them hold weights in the same way. A run of an older one drew other triplets, so it cannot continue."""
@@ -69,6 +71,11 @@ class Checkpoint:
             )
         # what was written without a discriminator leaves the model's as it is; numbers take the model's type
         model.load_state_dict(self.state_dict, strict=False)
+
+
+def find_weights(weights: str | Path) -> Path:
+    """The file that a name means: `town` or `photos`, a network that ships, or else a path."""
+    return {"town": SHIPPED, "photos": SHIPPED_FOR_PHOTOS}.get(str(weights)) or Path(weights).expanduser()
 
 
 def save_checkpoint(path: Path, model: SegVPR, training: dict[str, Any], keep: Path | None = None) -> None:
