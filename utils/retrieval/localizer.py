@@ -33,7 +33,7 @@ from utils.retrieval.store import (
     folder_of,
     weights_digest,
 )
-from utils.runs.checkpoints import Checkpoint, load_checkpoint
+from utils.runs.checkpoints import Checkpoint, find_weights, load_checkpoint
 from utils.system.compute import Compute, resolve_device
 from utils.system.logs import LOGGER
 
@@ -46,7 +46,7 @@ class Localizer:
 
     Parameters
     ----------
-    checkpoint : a file, or what `load_checkpoint` made of it.
+    checkpoint : a file, `photos` or `town` (networks that ship), or what `load_checkpoint` made of a file.
     gallery : a folder of images; a CSV file that lists them, as `save` writes it; or images at hand.
     positions : CSV file of the folder's positions, by default from names or EXIF data.
     store : folder in which descriptors are kept; by default beside the checkpoint.
@@ -84,7 +84,7 @@ class Localizer:
         options: EmbeddingOptions | None = None,
         reject: float | None = None,
     ) -> None:
-        checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+        checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(find_weights(checkpoint))
         zone = Zone.parse(zone) if isinstance(zone, str) else zone
         self.images, self.zone = open_gallery(gallery, positions, zone)
         self.scale = photo_scale(checkpoint, self.images.paths, image_size, scale)
