@@ -59,7 +59,7 @@ class Recipe:
     ----------
     flags : where its legs differ from the demo's run; docs/study.md gives the reasons.
     size, places, legs, evaluation_towns : defaults of the flags of these names.
-    validation_places : of the town on which each leg is validated, if it is drawn smaller.
+    tested_places : most places of the towns on which the network is validated and evaluated.
     difficulties : presets of the training towns, in turn.
     kept : share of the encoder's first weights in the result (Wortsman et al., CVPR 2022, section 3); 0 keeps none.
     largest_bytes : of the file.
@@ -72,7 +72,7 @@ class Recipe:
     evaluation_towns: int
     difficulties: tuple[str, ...]
     kept: float
-    validation_places: int
+    tested_places: int
     largest_bytes: int
 
 
@@ -86,7 +86,7 @@ RECIPES = {
         evaluation_towns=2,
         difficulties=(STANDARD,),
         kept=0.0,
-        validation_places=150,
+        tested_places=150,
         largest_bytes=25 * 2**20,
     ),
     "photos": Recipe(
@@ -120,7 +120,7 @@ RECIPES = {
         evaluation_towns=1,
         difficulties=(STANDARD, "hard-1"),
         kept=0.5,
-        validation_places=40,
+        tested_places=40,
         largest_bytes=64 * 2**20,
     ),
 }
@@ -204,7 +204,7 @@ def draw_training(args: argparse.Namespace, leg: int, job: Job) -> None:
 
 def draw_validation(args: argparse.Namespace) -> Path:
     passes = [f"{town}/{name}" for town in ("town10", "town3") for name in ("gallery", "rain")]
-    return draw(args, VALIDATION_SEED, passes, min(args.places, RECIPES[args.recipe].validation_places))
+    return draw(args, VALIDATION_SEED, passes, min(args.places, RECIPES[args.recipe].tested_places))
 
 
 def weights_of(folder: Path, leg: int) -> Path:
@@ -283,7 +283,7 @@ def evaluate(
     own = main_parser().parse_args(list(extra))
     found: dict[str, dict[str, dict]] = {name: {} for name in checkpoints}
     for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + args.evaluation_towns):
-        data = town_flags(draw(args, seed))
+        data = town_flags(draw(args, seed, places=min(args.places, RECIPES[args.recipe].tested_places)))
         for name, path in checkpoints.items():
             folder = Path("runs", args.name, "evaluation", f"{name}_town_{seed}")
             if not (folder / RESULTS).is_file():
