@@ -290,7 +290,7 @@ def test_every_string_that_passes_the_check_makes_an_index(factory):
         (RetrievalSettings(pca_dim=8, dtype="float16"), 1.0),
         (RetrievalSettings("IVF7,Flat", nprobe=7), 1.0),
         (RetrievalSettings("HNSW8"), 0.8),
-        (RetrievalSettings("OPQ4_16,IVF4,PQ8x6", nprobe=4, pca_dim=16), 0.8),
+        (RetrievalSettings("IVF4,PQ8x6", nprobe=4, pca_dim=16), 0.8),
     ],
 )
 def test_a_gallery_that_changes_is_searched_as_it_is_now(tmp_path, wanted, least_found, on_disk):
