@@ -129,3 +129,17 @@ def summarize_parser() -> argparse.ArgumentParser:
         help="only what was scored within M metres (default: all there is)",
     )
     return parser
+
+
+def serve_parser() -> argparse.ArgumentParser:
+    """Command line of `python3 -m utils.serve`."""
+    parser = OneLineParser(prog="utils.serve", description="Answer over HTTP where photos were taken, and on a page.")
+    parser.add_argument("--gallery", type=Path, required=True, metavar="DIR", help="images whose positions are known")
+    parser.add_argument("--positions", type=Path, metavar="CSV", help="their positions (default: names or EXIF)")
+    parser.add_argument("--resume", default="photos", metavar="CKPT", help="checkpoint (default: the one for photos)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
+    parser.add_argument("--port", type=number(int, {"least": 1}), default=8000, help="port (default: 8000)")
+    parser.add_argument(
+        "--limit_mb", type=number(float, {"above": 0}), default=32.0, metavar="MB", help="largest photo (default: 32)"
+    )
+    return parser

@@ -1,0 +1,105 @@
+"""Answer over HTTP where photos were taken, and show it on a page.
+
+python3 -m utils.serve --gallery DIR [--resume best.pth] [--port 8000]
+curl --data-binary @photo.jpg http://127.0.0.1:8000/localize
+"""
+
+from utils.options.parsers import serve_parser
+
+if __name__ == "__main__":
+    serve_parser().parse_args()  # before torch is imported: --help and a mistyped flag are answered at once
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasets.command_line import one_line
+from utils.retrieval import Localizer
+from utils.system.command import run_command
+from utils.system.logs import start_logging
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+PAGE = Path(__file__).with_name("serve.html")
+
+
+def application(localizer: Localizer, limit: int) -> "Starlette":
+    """The service of a gallery; a photo is the body of a request, of at most `limit` bytes."""
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import Request
+    from starlette.responses import FileResponse, JSONResponse, Response
+    from starlette.routing import Route
+
+    def error(status: int, line: str) -> JSONResponse:
+        return JSONResponse({"error": line}, status)
+
+    def look_up(body: bytes) -> JSONResponse:
+        with tempfile.NamedTemporaryFile(suffix=".image") as file:
+            file.write(body)
+            file.flush()
+            try:
+                found = asdict(localizer.locate(file.name))
+            except (ValueError, OSError) as fault:
+                return error(400, one_line(fault).replace(file.name, "photo"))
+        numbers = {path: number for number, path in enumerate(localizer.images.paths)}
+        for match in found["matches"]:
+            match["image"] = f"/gallery/{numbers[match['path']]}" if match["path"] in numbers else None
+        return JSONResponse(found | {"photo": ""})
+
+    async def localize(request: Request) -> Response:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > limit:
+                return error(413, f"photo: larger than {limit / 2**20:g} MiB; send a smaller one or raise --limit_mb")
+        if not body:
+            return error(400, "photo: the request is empty; send an image file as its body")
+        return await run_in_threadpool(look_up, bytes(body))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"images": len(localizer)})
+
+    async def page(request: Request) -> Response:
+        return FileResponse(PAGE)
+
+    async def image(request: Request) -> Response:
+        paths, number = localizer.images.paths, request.path_params["number"]
+        if number >= len(paths) or not Path(paths[number]).is_file():
+            return error(404, f"gallery: there is no image {number}")
+        return FileResponse(paths[number])
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/health", health),
+            Route("/gallery/{number:int}", image),
+            Route("/localize", localize, methods=["POST"]),
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = serve_parser().parse_args(argv)
+
+    def command() -> None:
+        start_logging()
+        absent = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+        if absent:
+            raise ValueError(f"utils.serve needs {' and '.join(absent)}: pip install starlette uvicorn")
+        import uvicorn
+
+        localizer = Localizer(args.resume, args.gallery, args.positions)
+        uvicorn.run(application(localizer, int(args.limit_mb * 2**20)), host=args.host, port=args.port)
+
+    return run_command("utils.serve", command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
