@@ -15,7 +15,7 @@ import eval as evaluation_script
 import main
 from tests.datasets.robotcar.test_robotcar import write_traversal
 from tests.tiny import SMALL_RUN, write_pass
-from utils.options.parsers import export_parser
+from utils.options.parsers import export_parser, serve_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -70,6 +70,9 @@ def run(command: str) -> int:
     words = shlex.split(command)[1:]
     name = words[1] if words[0] == "-m" else words[0]
     flags = words[2:] if words[0] == "-m" else words[1:]
+    if name == "utils.serve":  # not run: serves until it is stopped
+        serve_parser().parse_args(flags)
+        return 0
     if name.startswith("benchmarks."):  # not run: takes minutes
         importlib.import_module(name).build_parser().parse_args(flags)
         return 0

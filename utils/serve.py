@@ -9,6 +9,7 @@ from utils.options.parsers import serve_parser
 if __name__ == "__main__":
     serve_parser().parse_args()  # before torch is imported: --help and a mistyped flag are answered at once
 
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from datasets.command_line import one_line
 from utils.retrieval import Localizer
 from utils.system.command import run_command
-from utils.system.logs import start_logging
+from utils.system.logs import LOGGER, start_logging
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -28,39 +29,38 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).with_name("serve.html")
 
 
-def application(localizer: Localizer, limit: int) -> "Starlette":
-    """The service of a gallery; a photo is the body of a request, of at most `limit` bytes."""
+LOOPBACK = ["127.0.0.1", "localhost", "[::1]", "::1"]
+
+
+def application(localizer: Localizer, limit: int, hosts: Sequence[str] = tuple(LOOPBACK)) -> "Starlette":
+    """The service of a gallery.
+
+    Parameters
+    ----------
+    limit : bytes of a photo, which is the body of a request.
+    hosts : names under which the service answers, `*` for any. Other names are refused, so that a web page cannot ask it.
+    """
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.requests import Request
     from starlette.responses import FileResponse, JSONResponse, Response
     from starlette.routing import Route
 
-    def error(status: int, line: str) -> JSONResponse:
+    def refuse(status: int, line: str) -> JSONResponse:
         return JSONResponse({"error": line}, status)
-
-    def look_up(body: bytes) -> JSONResponse:
-        with tempfile.NamedTemporaryFile(suffix=".image") as file:
-            file.write(body)
-            file.flush()
-            try:
-                found = asdict(localizer.locate(file.name))
-            except (ValueError, OSError) as fault:
-                return error(400, one_line(fault).replace(file.name, "photo"))
-        numbers = {path: number for number, path in enumerate(localizer.images.paths)}
-        for match in found["matches"]:
-            match["image"] = f"/gallery/{numbers[match['path']]}" if match["path"] in numbers else None
-        return JSONResponse(found | {"photo": ""})
 
     async def localize(request: Request) -> Response:
         body = bytearray()
         async for part in request.stream():
             body += part
             if len(body) > limit:
-                return error(413, f"photo: larger than {limit / 2**20:g} MiB; send a smaller one or raise --limit_mb")
+                return refuse(413, f"photo: larger than {limit / 2**20:g} MiB; send a smaller one or raise --limit_mb")
         if not body:
-            return error(400, "photo: the request is empty; send an image file as its body")
-        return await run_in_threadpool(look_up, bytes(body))
+            return refuse(400, "photo: the request is empty; send an image file as its body")
+        status, answer = await run_in_threadpool(look_up, localizer, bytes(body))
+        return JSONResponse(answer, status)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"images": len(localizer)})
@@ -71,7 +71,7 @@ def application(localizer: Localizer, limit: int) -> "Starlette":
     async def image(request: Request) -> Response:
         paths, number = localizer.images.paths, request.path_params["number"]
         if number >= len(paths) or not Path(paths[number]).is_file():
-            return error(404, f"gallery: there is no image {number}")
+            return refuse(404, f"gallery: there is no image {number}")
         return FileResponse(paths[number])
 
     return Starlette(
@@ -80,8 +80,24 @@ def application(localizer: Localizer, limit: int) -> "Starlette":
             Route("/health", health),
             Route("/gallery/{number:int}", image),
             Route("/localize", localize, methods=["POST"]),
-        ]
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
     )
+
+
+def look_up(localizer: Localizer, body: bytes) -> tuple[int, dict]:
+    """Status and answer for the bytes of a photo."""
+    with tempfile.NamedTemporaryFile(suffix=".image") as file:
+        file.write(body)
+        file.flush()
+        try:
+            found = asdict(localizer.locate(file.name))
+        except (ValueError, OSError) as fault:
+            return 400, {"error": one_line(fault).replace(file.name, "photo")}
+    numbers = {path: number for number, path in enumerate(localizer.images.paths)}
+    for match in found["matches"]:
+        match["image"] = f"/gallery/{numbers[match['path']]}" if match["path"] in numbers else None
+    return 200, found | {"photo": ""}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,8 +111,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"utils.serve needs {' and '.join(absent)}: pip install starlette uvicorn")
         import uvicorn
 
-        localizer = Localizer(args.resume, args.gallery, args.positions)
-        uvicorn.run(application(localizer, int(args.limit_mb * 2**20)), host=args.host, port=args.port)
+        try:
+            listening = socket.create_server(
+                (args.host, args.port)
+            )  # before the gallery is embedded, which may take long
+        except OSError as error:
+            raise OSError(f"--host {args.host}, --port {args.port}: {error.strerror}; give another port") from error
+        with listening:
+            hosts = LOOPBACK if args.host in LOOPBACK else ["*"]
+            served = application(
+                Localizer(args.resume, args.gallery, args.positions), int(args.limit_mb * 2**20), hosts
+            )
+            LOGGER.info("open http://%s:%d", *listening.getsockname()[:2])
+            uvicorn.Server(uvicorn.Config(served, log_level="warning")).run(sockets=[listening])
 
     return run_command("utils.serve", command)
 

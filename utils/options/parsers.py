@@ -138,7 +138,9 @@ def serve_parser() -> argparse.ArgumentParser:
     parser.add_argument("--positions", type=Path, metavar="CSV", help="their positions (default: names or EXIF)")
     parser.add_argument("--resume", default="photos", metavar="CKPT", help="checkpoint (default: the one for photos)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
-    parser.add_argument("--port", type=number(int, {"least": 1}), default=8000, help="port (default: 8000)")
+    parser.add_argument(
+        "--port", type=number(int, {"least": 1, "most": 65535}), metavar="N", default=8000, help="port (default: 8000)"
+    )
     parser.add_argument(
         "--limit_mb", type=number(float, {"above": 0}), default=32.0, metavar="MB", help="largest photo (default: 32)"
     )
