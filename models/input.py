@@ -49,7 +49,7 @@ def balance_exposure(images: Tensor, dtype: torch.dtype = torch.float32) -> Tens
     median to `MEDIAN`. Hues stay, as all channels share one curve. A picture of one grey becomes black.
     """
     sample = images[..., ::4, ::4].to(dtype).flatten(-3).sort(-1).values
-    last = sample.shape[-1] - 1
+    last = int(sample.shape[-1]) - 1  # a number in a traced network too, as ONNX export makes it
     low, middle, high = (sample[..., round(share * last), None, None, None] for share in (0.01, 0.5, 0.99))
     span = (high - low).clamp(min=1)
     gamma = MEDIAN_LOG / ((middle - low) / span).clamp(1e-3, 1 - 1e-3).log()

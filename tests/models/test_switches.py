@@ -221,3 +221,9 @@ def test_balanced_input_is_imagenets_of_the_balanced_picture():
     balanced = balance_exposure(image) / 255
     expected = torchvision.transforms.functional.normalize(balanced, IMAGENET_MEANS, IMAGENET_DEVIATIONS)
     torch.testing.assert_close(to_network_input(image, space="balanced"), expected)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_balanced_exposure_can_be_traced():
+    traced = torch.jit.trace(balance_exposure, photo(20, 90))
+    torch.testing.assert_close(traced(photo(60, 250)), balance_exposure(photo(60, 250)))
