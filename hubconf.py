@@ -69,8 +69,7 @@ def localizer(checkpoint: str | pathlib.Path, gallery: str | pathlib.Path, *argu
     checkpoint : a file, or the name of a network that ships, `photos` or `town`.
     gallery : a folder of images with positions, or a CSV file that lists them.
     """
-    path = _load("utils.runs.checkpoints").find_weights(checkpoint)
-    return _load("utils.retrieval").Localizer(path, gallery, *arguments, **options)
+    return _load("utils.retrieval").Localizer(checkpoint, gallery, *arguments, **options)
 
 
 def network_input(images: torch.Tensor, space: str | torch.nn.Module | None = None) -> torch.Tensor:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,10 +95,16 @@ def look_up(localizer: Localizer, body: bytes) -> tuple[int, dict]:
             found = asdict(localizer.locate(file.name))
         except (ValueError, OSError) as fault:
             return 400, {"error": one_line(fault).replace(file.name, "photo")}
-    numbers = {path: number for number, path in enumerate(localizer.images.paths)}
+    numbers = numbers_of(localizer.images.paths)
     for match in found["matches"]:
         match["image"] = f"/gallery/{numbers[match['path']]}" if match["path"] in numbers else None
     return 200, found | {"photo": ""}
+
+
+@lru_cache(maxsize=1)
+def numbers_of(paths: tuple[str, ...]) -> dict[str, int]:
+    """Where each image of a gallery stands in it; made anew only when the gallery has changed."""
+    return {path: number for number, path in enumerate(paths)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

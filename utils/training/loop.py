@@ -110,13 +110,12 @@ class TrainingRun:
                 # dropout differs between processes; the first draws what a single one would
                 of_process = [rank()] if rank() else []
                 seed_torch(settings.seed, "step", state.epoch, state.refresh, state.step, *of_process)
-                near = near_candidates(own_plan(plan), self.data.not_negative).to(self.compute.device)
                 losses = train_step(
                     self.model,
                     self.optimizers,
                     *self._on_device(batch),
                     num_queries=len(batch.images) // (2 + settings.n_neg),
-                    near=near,
+                    near=self._near(plan),
                     settings=settings.losses,
                     compute=self.compute,
                     progress=state.progress(settings, len(plans)),
@@ -133,6 +132,12 @@ class TrainingRun:
         """This process's part of what the steps read."""
         own = [own_plan(plan) for plan in plans]
         return read_ahead(self.dataset, own, self.options.num_workers, self.compute.device.type == "cuda")
+
+    def _near(self, plan: StepPlan) -> torch.Tensor | None:
+        """Which images are too near a query of this process to be another place; only the loss over pairs asks."""
+        if self.settings.losses.loss != "pairs":
+            return None
+        return near_candidates(own_plan(plan), self.data.not_negative).to(self.compute.device)
 
     def _on_device(self, batch: StepBatch) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Source images, labels and target images as the network takes them."""

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import main
 from datasets.places import Neighbours
 from datasets.reading.triplets import StepPlan
 from models.segvpr import build_model
+from tests.tiny import SMALL_RUN, data_flags
 from utils.evaluation.metrics import ConfusionMatrix, recall_at
 from utils.training.data import near_candidates
 from utils.training.losses import class_weights, count_classes, pair_loss, semantic_loss, triplet_loss
@@ -125,3 +127,13 @@ def test_rates_grow_from_zero_before_they_fall():
         rates.append(optimizers.rates()["encoder"])
         optimizers.step()
     assert rates == pytest.approx([poly(1, i, 100) * min(1, (i + 1) / 4) for i in range(6)])
+
+
+def test_a_run_over_pairs_needs_no_negatives(tiny_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = "--loss pairs --n_neg 0 --optimizer adamw --class_weights --mining random --n_epochs 1 --no_report".split()
+    assert main.main([*data_flags(tiny_root), *SMALL_RUN, *flags]) == 0
+    (history,) = tmp_path.glob("runs/*/*/history.csv")
+    header, row = (line.split(",") for line in history.read_text().splitlines())
+    found = dict(zip(header, row))
+    assert "loss_triplet" not in found and float(found["loss_pairs"]) > 0 and float(found["loss_semantic"]) > 0
