@@ -20,7 +20,7 @@ from datasets.sizes import Scale, scale_text, smallest_scaled
 from utils.evaluation.calibration import calibrate
 from utils.evaluation.given import evaluate_given
 from utils.evaluation.recall import EvaluationSet, check_retrieval
-from utils.evaluation.results import evaluate_and_write, write_evaluation
+from utils.evaluation.results import measure, write_evaluation
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.evaluation import PhotoOptions
@@ -65,18 +65,8 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
         retrieval = arguments.retrieval_settings(args)
         distributed.from_first(lambda: check_retrieval(model, sets, retrieval))  # before a folder is made
         store = distributed.from_first(lambda: arguments.evaluation_store(args))
-        evaluation = evaluate_and_write(
-            model,
-            args.resume,
-            sets,
-            labelled,
-            options,
-            folder,
-            args.save_descriptors,
-            retrieval,
-            store,
-            arguments.plain_values(args),
-        )
+        measured = measure(model, sets, labelled, options, args.save_descriptors, retrieval, store)
+        evaluation = write_evaluation(args.resume, model.config, *measured, folder, arguments.plain_values(args))
         if evaluation and args.calibrate is not None:
             calibrate(args.resume, model, evaluation.results[0], retrieval, args.calibrate)
         if evaluation and not args.no_report:

@@ -22,7 +22,7 @@ from models.encoder import load_pretrained
 from models.segvpr import SegVPR
 from utils.evaluation.calibration import calibrate
 from utils.evaluation.recall import EvaluationSet
-from utils.evaluation.results import evaluate_and_write, score
+from utils.evaluation.results import Measured, measure, score, write_evaluation
 from utils.evaluation.segmentation import labelled_images
 from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
@@ -114,6 +114,12 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
         optimizers = build_optimizers(
             model, settings.batch_size, settings.optimizer, scale_losses=compute.precision == "fp16"
         )
+        latest: list[Measured] = []
+
+        def evaluate(network: SegVPR) -> tuple[float | None, dict[str, float]]:
+            latest[:] = [measure(network, sets, labelled, options)]
+            return score(latest[0])
+
         training_run = TrainingRun(
             model,
             optimizers,
@@ -121,7 +127,7 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             settings,
             options,
             folder,
-            lambda m: score(m, sets, labelled, options),
+            evaluate,
             record,
             pictured=(labelled or data.queries.paths)[:PICTURED],
         )
@@ -130,10 +136,12 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             LOGGER.info("%d epochs are done", training_run.state.epoch)
         log_estimate(model, data, settings, sets, labelled, options, training_run.state.epoch)
         best = training_run.run()
-        LOGGER.info("evaluating %s", best)
-        distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
+        if not (latest and training_run.best_is_last):
+            LOGGER.info("evaluating %s", best)
+            distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
+            evaluate(model)
         flags = arguments.plain_values(args)
-        evaluation = evaluate_and_write(model, best, sets, labelled, options, folder, flags=flags)
+        evaluation = write_evaluation(str(best), model.config, *latest[0], folder, flags)
         if evaluation and args.dataset_root_val:
             try:
                 calibrate(best, model, evaluation.results[0])

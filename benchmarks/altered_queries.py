@@ -3,8 +3,8 @@
     python3 -m benchmarks.altered_queries --queries data/photos/queries --gallery data/photos/gallery --out data/altered
     python3 eval.py --resume FILE --dataset_root_test data/altered --test_g gallery --test_q dark+night+noisy+blurred+grey+fog
 
-Each kind gets a folder of its own below --out, with the names (so the positions) of the queries; the gallery is linked beside
-them. A copy depends on its name, its kind and the seed alone.
+Each kind gets a folder of its own below --out, with the names (so the positions) of the queries; the queries as they are (`clean`)
+and the gallery are linked beside them. A copy depends on its name, its kind and the seed alone.
 """
 
 import sys
@@ -24,6 +24,8 @@ from datasets.naming import list_images
 from utils.system.command import run_command
 
 JPEG_QUALITY = 92
+CLEAN = "clean"
+"""Folder of the queries as they are."""
 
 
 def dark(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -96,6 +98,7 @@ class Settings:
     queries: Path | None = flag(None, "query photos, searched recursively")
     gallery: Path | None = flag(None, "gallery to link beside the copies, so that one root has both")
     out: Path | None = flag(None, "a folder per kind is written here")
+    every: int = flag(1, "takes each N-th photo alone, by name", least=1)
     kinds: tuple[str, ...] = flag(tuple(KINDS), "what is made", choices=tuple(KINDS), metavar="KIND")
     seed: int = flag(0, "seed of everything random", least=0)
     workers: int = flag(1, "processes; the copies do not depend on it", least=1)
@@ -140,11 +143,13 @@ def make(settings: Settings) -> None:
             raise ValueError(f"--out {out}: lies in {source}, which is read; give another folder")
     jobs = [
         Job(path, path.relative_to(queries).as_posix(), out, settings.kinds, settings.seed)
-        for path in map(Path, list_images(queries))
+        for path in map(Path, list_images(queries)[:: settings.every])
     ]
     with_progress(run_jobs(write_copies, jobs, settings.workers, chunk=8), [len(settings.kinds)] * len(jobs), "altered")
+    originals = [(job.source, out / CLEAN / job.name) for job in jobs]
     for path in map(Path, list_images(gallery) if gallery else ()):
-        target = out / "gallery" / path.relative_to(gallery)
+        originals.append((path, out / "gallery" / path.relative_to(gallery)))
+    for path, target in originals:
         target.parent.mkdir(parents=True, exist_ok=True)
         soft_link(path, target)
     print(f"{len(jobs)} queries in {len(settings.kinds)} kinds: {out}")

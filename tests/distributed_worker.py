@@ -108,13 +108,13 @@ def together(out: Path, root: Path, run: Path) -> None:
     found["confusion"] = torch.from_numpy(evaluate_segmentation(model, labelled_list(root), OPTIONS).matrix)
     found["threads"] = torch.get_num_threads()
 
-    kept = main.evaluate_and_write
+    kept = main.measure
 
     def noted(model, *arguments, **keywords):
         found["trained"] = {name: value.clone() for name, value in model.state_dict().items()}
         return kept(model, *arguments, **keywords)
 
-    main.evaluate_and_write = noted
+    main.measure = noted
     longer = ["--exp_name", "longer", "--resume", str(run), "--n_epochs", "3", "--num_workers", "1"]
     statuses = [
         main.main([*data_flags(root), *SMALL_RUN, *longer]),

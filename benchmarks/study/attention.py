@@ -22,9 +22,9 @@ IMAGES = 32
 FILE = "attention.json"
 
 
-def rain_queries(town: Path, count: int = IMAGES) -> list[str]:
-    """Some labelled queries of the town that training never saw, the same for every run."""
-    paths = load_image_set([town / "idda/town3/queries_rain/left_right"]).paths
+def some_of(folder: Path, count: int = IMAGES) -> list[str]:
+    """Some labelled images of a folder, the same for every run."""
+    paths = load_image_set([folder]).paths
     chosen = generator(0, "study attention").permutation(len(paths))[:count]
     return [paths[i] for i in np.sort(chosen)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import jobs as runs_of
-from benchmarks.study.attention import mean_over_seeds, measure_attention, rain_queries
+from benchmarks.study.attention import mean_over_seeds, measure_attention
 from benchmarks.study.figures import difference_bars, recall_dots
 from benchmarks.study.statistics import Difference, found_within, paired, shown, unpaired_queries
 from benchmarks.study.variants import CONDITIONS, Variant
@@ -31,30 +31,35 @@ Differences = dict[Comparison, dict[str, Difference]]
 
 @dataclass(frozen=True)
 class Finished:
-    """Finished runs of a variant, by seed."""
+    """Finished runs of a variant, by seed; `conditions` are the evaluated sets and their titles."""
 
     variant: Variant
     runs: dict[int, Run]
+    conditions: Mapping[str, str]
 
 
-def gather(jobs: Mapping[tuple[str, int], runs_of.Job], variants: Sequence[Variant]) -> list[Finished]:
+def gather(
+    jobs: Mapping[tuple[str, int], runs_of.Job],
+    variants: Sequence[Variant],
+    conditions: Mapping[str, str] = CONDITIONS,
+) -> list[Finished]:
     """Finished runs by variant, recalls under the tables' names; variants without any are left out."""
     found = []
     for variant in variants:
         runs = {}
         for (name, seed), job in jobs.items():
             if name == variant.name and runs_of.state(job) == runs_of.FINISHED:
-                runs[seed] = named(read_run(runs_of.newest_run(job)), variant)
+                runs[seed] = named(read_run(runs_of.newest_run(job)), variant, conditions)
         if runs:
-            found.append(Finished(variant, dict(sorted(runs.items()))))
+            found.append(Finished(variant, dict(sorted(runs.items())), conditions))
     return found
 
 
-def named(run: Run, variant: Variant) -> Run:
+def named(run: Run, variant: Variant, conditions: Mapping[str, str]) -> Run:
     """The run with the conditions' short names, in their order; no mIoU if no head was trained."""
     recalls = {
         (title, m): values
-        for name, title in CONDITIONS.items()
+        for name, title in conditions.items()
         for (found, m), values in run.recalls.items()
         if found == name
     }
@@ -76,7 +81,7 @@ def compare(first: Finished, second: Finished, rank: int = 1) -> dict[str, Diffe
     if not seeds:
         return {}
     differences = {}
-    for name, title in CONDITIONS.items():
+    for name, title in first.conditions.items():
         file = Path("predictions", f"{file_name(name)}.csv")
         sides = [[found_within(f.runs[seed].folder / file, rank) for seed in seeds] for f in (first, second)]
         rng = generator(0, "study bootstrap", first.variant.name, second.variant.name, name)
@@ -105,7 +110,8 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def difference_table(differences: Differences, over: str) -> str:
     """Comparisons by condition; `over` is `over_seeds` or `over_queries`."""
-    columns = [*CONDITIONS.values(), *([MIOU] if over == "over_seeds" else [])]
+    titles = list(dict.fromkeys(title for by_condition in differences.values() for title in by_condition))
+    columns = [t for t in titles if t != MIOU] + ([MIOU] if over == "over_seeds" and MIOU in titles else [])
     rows = [["variant minus variant", "seeds", *columns]]
     for (first, second), by_condition in differences.items():
         count = len(next(iter(by_condition.values())).per_seed)
@@ -151,7 +157,8 @@ def write_report(
     pictures: Path,
     head: str,
     finished: Sequence[Finished],
-    town: Path,
+    note: str,
+    images: Sequence[str],
     scale: float,
     options: EmbeddingOptions,
 ) -> None:
@@ -161,6 +168,8 @@ def write_report(
     ----------
     head : text above the tables: settings and commands.
     finished : what is compared; at least one variant.
+    note : text above the table of recalls.
+    images : labelled images on which attention is measured.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     pictures.mkdir(parents=True, exist_ok=True)
@@ -181,17 +190,18 @@ def write_report(
         for title, c in ((c[0], c) for c in summary.conditions)
     }
     save_plot(partial(recall_dots, recalls), pictures / file_of("recalls"))
-    parts = [head, "## Recalls and mIoU\n", TABLE_NOTE, to_markdown(summary)]
+    parts = [head, "## Recalls and mIoU\n", note, to_markdown(summary)]
     parts.append(picture("recalls", "Recall@1 per condition: small marks are seeds, large ones their means"))
     if at[1]:
         by_condition = {
-            title: {f"{a} - {b}": by[title] for (a, b), by in at[1].items()} for title in CONDITIONS.values()
+            title: {f"{a} - {b}": by[title] for (a, b), by in at[1].items()}
+            for title in finished[0].conditions.values()
         }
         save_plot(partial(difference_bars, by_condition), pictures / file_of("differences"))
         parts += ["## What each part changes\n", SEEDS_NOTE, difference_table(at[1], "over_seeds")]
         parts.append(picture("differences", "Differences of recall@1 with 95% intervals over seeds"))
         parts += [QUERIES_NOTE, difference_table(at[1], "over_queries")]
-    attention = attention_of(finished, town, scale, options)
+    attention = attention_of(finished, images, scale, options)
     if attention:
         parts += ["## Attention per class\n", ATTENTION_NOTE, attention_table(attention)]
         for name, (values, share, _) in attention.items():
@@ -201,11 +211,10 @@ def write_report(
 
 
 def attention_of(
-    finished: Sequence[Finished], town: Path, scale: float, options: EmbeddingOptions
+    finished: Sequence[Finished], images: Sequence[str], scale: float, options: EmbeddingOptions
 ) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     """Attention per class of each trained variant that has a map, see `benchmarks.study.attention`."""
     with_map = [f for f in finished if f.variant.parsed()["attention"] != "none" and f.variant.parsed()["n_epochs"] > 0]
-    images = rain_queries(town) if with_map else []
     found = {}
     for f in with_map:
         measured = [measure_attention(run.folder, images, scale, options) for run in f.runs.values()]
@@ -213,19 +222,15 @@ def attention_of(
     return found
 
 
-TABLE_NOTE = """Percent, mean ± standard deviation over seeds. `fresh rain` is a rain pass of the training town that was never
-trained on. `town3 rain` is a town that was never seen. The other sets are from the second camera. mIoU is measured on town3's
-gallery; a dash means that no head was trained.
-"""
 SEEDS_NOTE = """Percentage points of recall@1 (and mIoU), paired by seed, with the 95% interval of Student's t over seeds. The
-interval includes what another training would change. It holds for this one town, because all seeds have the same queries. Bold
+interval includes what another training would change. It holds for these queries, because all seeds have the same. Bold
 means that zero lies outside the interval. Of so many cells, one in twenty is bold by chance.
 """
 QUERIES_NOTE = """The same differences with a bootstrap over queries (2000 resamples of the mean over seeds). This interval
-takes the networks as given, so it is too narrow for a claim about the method. If it includes zero, the town has too few queries
+takes the networks as given, so it is too narrow for a claim about the method. If it includes zero, there are too few queries
 to decide.
 """
-ATTENTION_NOTE = """Mean of the map over the labelled pixels of a class, relative to the image's mean, over at most 32 rain
-queries of town3 and all seeds. The last line says how far a descriptor moves, relative to its length, if its map is multiplied
+ATTENTION_NOTE = """Mean of the map over the labelled pixels of a class, relative to the image's mean, over at most 32
+labelled images and all seeds. The last line says how far a descriptor moves, relative to its length, if its map is multiplied
 by a ramp from 0.5 to 1.5. If that is near zero, descriptors do not depend on the map, and its values mean nothing.
 """

@@ -12,12 +12,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.demo import words
 from benchmarks.harness import jobs as runs_of
 from benchmarks.harness.machine import machine
+from benchmarks.study.attention import some_of
+from benchmarks.study.photos import Photos
+from benchmarks.study.presets import PRESETS, Preset
 from benchmarks.study.report import Finished, gather, markdown, write_report
-from benchmarks.study.variants import BY_VARIANT, PRESETS, VARIANTS, Preset, job, town_flags, with_untrained
+from benchmarks.study.variants import Variant, job, with_untrained
 from datasets.command_line import OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.town import make_town
@@ -38,11 +42,15 @@ def build_parser() -> OneLineParser:
         epilog="Other flags go to main.py and replace the preset's (--arch resnet50 --pretrain PATH --lr 0.00025).",
     )
     add = parser.add_argument
-    preset = "smoke: seconds, the figures mean nothing; small: ResNet-18, hours on 2 cores; full: ResNet-50, for GPUs"
+    preset = "smoke: seconds, the figures mean nothing; small: ResNet-18, hours on 2 cores; full: ResNet-50, for GPUs; "
+    preset += "photos: from ImageNet weights to real photos, which --photos, --labelled and --target name"
     add("--preset", choices=PRESETS, default="small", help=preset)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="train once per seed")
-    add("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME", help="which to train")
+    add("--variants", nargs="+", metavar="NAME", help="which to train (default: all of the preset)")
     add("--data", type=Path, metavar="DIR", help="the town (default: data/study_<preset>)")
+    add("--photos", type=Path, metavar="DIR", help="gallery and queries, as benchmarks.altered_queries writes them")
+    add("--labelled", type=Path, metavar="DIR", help="root with labelled photos in gallery/front and queries/front")
+    add("--target", type=Path, metavar="DIR", help="unlabelled photos, the target domain")
     add("--name", help="runs go to runs/NAME: one for each set of flags of main.py (default: study_<preset>)")
     add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to compute")
     at_once = (
@@ -55,15 +63,28 @@ def build_parser() -> OneLineParser:
     return parser
 
 
-def shared_flags(preset: Preset, args: argparse.Namespace, extra: Sequence[str]) -> dict[str, str]:
-    """The preset's flags, replaced by those of the command line; the precision as it will be recorded."""
-    own = runs_of.own_flags(extra, "benchmarks.study", {*DECIDED, *town_flags(Path())})
+def photos_of(args: argparse.Namespace, preset: Preset) -> Photos | None:
+    """Where the photos are; ValueError if the preset needs some that are not named, or none that are."""
+    given = {name: getattr(args, name) for name in ("photos", "labelled", "target")}
+    for name, path in given.items():
+        if preset.on_photos and path is None:
+            raise ValueError(f"--{name}: the preset needs it; give the folder")
+        if not preset.on_photos and path is not None:
+            raise ValueError(f"--{name}: belongs to --preset photos; leave it out")
+    return Photos(*given.values()) if preset.on_photos else None
+
+
+def shared_flags(
+    preset: Preset, args: argparse.Namespace, extra: Sequence[str], data: dict[str, str]
+) -> dict[str, str]:
+    """The preset's flags, replaced by those of the command line, and the data's; the precision as it will be recorded."""
+    own = runs_of.own_flags(extra, "benchmarks.study", {*DECIDED, *data})
     for name in own:
-        if name.removeprefix("no-") in BY_VARIANT:
+        if name.removeprefix("no-") in preset.decided:
             raise ValueError(f"--{name}: the variants of benchmarks.study set this flag, see --dry_run; leave it out")
     flags = {**preset.flags, **own}
     flags["precision"] = resolve_compute(args.device, flags["precision"]).precision
-    return {**flags, "device": args.device}
+    return {**flags, "device": args.device, **data}
 
 
 def head(
@@ -79,6 +100,7 @@ def head(
     for f in finished:
         rows.append([f"`{f.variant.name}`", f.variant.title, f"`{f.variant.flags}`", " ".join(map(str, f.runs))])
     size = " ".join(map(str, preset.size))
+    passes = f" --seed {preset.seed} --passes {' '.join(preset.passes)}" if preset.on_photos else ""
     warning = (
         "**The smoke preset only shows that the program works. Its figures mean nothing.** " if name == "smoke" else ""
     )
@@ -90,11 +112,11 @@ def head(
 {shlex.join(["python3", "-m", "benchmarks.study", *command])}
 ```
 
-The town: `python3 -m datasets.town --out {town} --size {size} --places {preset.places}`. Each run is
+The town: `python3 -m datasets.town --out {town} --size {size} --places {preset.places}{passes}`. Each run is
 `python3 main.py` with these flags, its seed and the flags of its variant. All other flags are as released:
 
 ```
-{" ".join(words({**flags, **town_flags(town)}))}
+{" ".join(words(flags))}
 ```
 
 Report written on {machine()}.
@@ -107,15 +129,31 @@ def name_of(args: argparse.Namespace) -> str:
     return args.name or f"study_{args.preset}"
 
 
-def plan(args: argparse.Namespace, extra: Sequence[str]) -> tuple[Preset, dict[str, str], Path, list, dict]:
-    """Preset, shared flags, town, variants, and jobs by (variant, seed), seed after seed."""
+class Plan(NamedTuple):
+    """What one call trains and compares: shared flags of main.py, and jobs by (variant, seed), seed after seed."""
+
+    preset: Preset
+    photos: Photos | None
+    town: Path
+    flags: dict[str, str]
+    variants: list[Variant]
+    jobs: dict[tuple[str, int], runs_of.Job]
+
+
+def plan(args: argparse.Namespace, extra: Sequence[str]) -> Plan:
     preset = PRESETS[args.preset]
-    flags = shared_flags(preset, args, extra)
+    photos = photos_of(args, preset)
     town = args.data or Path("data", f"study_{args.preset}")
-    variants = with_untrained([v for v in VARIANTS.values() if v.name in args.variants])
+    flags = shared_flags(preset, args, extra, preset.data(town, photos))
+    unknown = [name for name in args.variants or () if name not in preset.variants]
+    if unknown:
+        raise ValueError(f"--variants {unknown[0]}: the preset has {', '.join(preset.variants)}")
+    variants = [v for v in preset.variants.values() if not args.variants or v.name in args.variants]
+    if not preset.on_photos:
+        variants = with_untrained(variants)
     seeds = list(dict.fromkeys(args.seeds))
-    jobs = {(v.name, seed): job(name_of(args), flags, town, v, seed) for seed in seeds for v in variants}
-    return preset, flags, town, variants, jobs
+    jobs = {(v.name, seed): job(name_of(args), flags, v, seed) for seed in seeds for v in variants}
+    return Plan(preset, photos, town, flags, variants, jobs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,15 +165,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def study(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]) -> None:
     """Train what is missing, then report."""
     start_logging()
-    preset, flags, town, variants, jobs = plan(args, extra)
+    preset, photos, town, flags, variants, jobs = plan(args, extra)
     if args.dry_run:
-        for j in jobs.values():
+        for j in dict.fromkeys(jobs.values()):
             LOGGER.info("%-8s python3 main.py %s", runs_of.state(j), " ".join(j.command))
         return
-    make_town(town, preset.size, preset.places)
+    make_town(town, preset.size, preset.places, preset.seed, passes=preset.passes)
     if not args.report_only:
-        runs_of.run_jobs(list(jobs.values()), runs_of.devices(args.device, args.at_once))
-    finished = gather(jobs, variants)
+        runs_of.run_jobs(list(dict.fromkeys(jobs.values())), runs_of.devices(args.device, args.at_once))
+    finished = gather(jobs, variants, preset.conditions)
     if not finished:
         raise ValueError(f"runs/{name_of(args)}: no run is finished yet; leave out --report_only")
     target = args.write or Path("runs", name_of(args), "report", "study.md")
@@ -143,7 +181,8 @@ def study(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
     scale = float(flags.get("eval_scale", KINDS["iddav2"].eval_scale))
     options = EmbeddingOptions(num_workers=0, compute=resolve_compute(args.device, flags["precision"]))
     text = head(command, args.preset, preset, flags, town, finished)
-    write_report(target, pictures, text, finished, town, scale, options)
+    images = some_of(preset.labelled(town, photos))
+    write_report(target, pictures, text, finished, preset.note, images, scale, options)
     LOGGER.info("report: %s", os.path.relpath(target))
 
 

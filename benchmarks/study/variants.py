@@ -1,10 +1,10 @@
-"""The study's variants and presets as flags of main.py, and their runs."""
+"""The study's variants as flags of main.py, and their runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.demo import SIZE, SMALL, words
+from benchmarks.demo import words
 from benchmarks.harness.jobs import Job
 from utils.options.parsers import main_parser
 
@@ -17,12 +17,14 @@ class Variant:
     ----------
     flags : of main.py; all others are as released.
     against : variants to compare it with, seed by seed. It differs from the first by the one thing that `title` names.
+    drawn : whether its runs depend on the seed; if not, one run stands for all.
     """
 
     name: str
     title: str
     flags: str
     against: tuple[str, ...] = ()
+    drawn: bool = True
 
     def parsed(self) -> dict:
         """The flags as main.py understands them."""
@@ -90,42 +92,6 @@ VARIANTS = {
 """In the order of the paper; each builds on the first one in its `against`."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A town and what all variants share."""
-
-    size: tuple[int, int]
-    places: int
-    flags: dict[str, str]
-
-
-PRESETS = {
-    # seconds: only shows that the program works
-    "smoke": Preset(
-        (136, 128),
-        5,
-        {
-            **SMALL,
-            "target_size": "112 104",
-            "cache_refresh_rate": "4",
-            "queries_per_epoch": "8",
-            "num_workers": "0",
-            "precision": "fp32",
-        },
-    ),
-    # the demo's settings (docs/protocol.md), but 600 steps
-    "small": Preset(SIZE, 150, {**SMALL, "queries_per_epoch": "1200", "lr_triplets": "1200"}),
-    # the protocol's own settings; an epoch takes each query about four times, because the town is smaller than IDDAv2
-    "full": Preset(
-        (768, 432), 600, {"arch": "resnet50", "pretrain": "imagenet", "num_workers": "8", "precision": "auto"}
-    ),
-}
-
-BY_VARIANT = {
-    word[2:].removeprefix("no-") for v in VARIANTS.values() for word in v.flags.split() if word.startswith("--")
-}
-"""Flags of main.py that variants set."""
-
 FRESH = "idda/town10/queries_rain_fresh/front_rear"
 CONDITIONS = {
     FRESH: "fresh rain",
@@ -171,7 +137,8 @@ def with_untrained(variants: Sequence[Variant]) -> list[Variant]:
     return [*starts.values(), *variants]
 
 
-def job(name: str, shared: dict[str, str], town: Path, variant: Variant, seed: int) -> Job:
+def job(name: str, shared: dict[str, str], variant: Variant, seed: int) -> Job:
     """One run, below `runs/<name>`, with the flags of all (`shared`) and the variant's own."""
-    flags = words({**shared, **town_flags(town), "seed": str(seed), "no_report": ""})
+    seed = seed if variant.drawn else 0
+    flags = words({**shared, "seed": str(seed), "no_report": ""})
     return Job(f"{name}/{variant.name}/seed{seed}", (*flags, *variant.flags.split()))

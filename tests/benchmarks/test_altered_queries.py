@@ -28,8 +28,15 @@ def test_each_kind_gets_a_folder_with_the_queries_names_and_sizes(queries, tmp_p
         copies = sorted((out / kind).rglob("*.*"))
         assert [c.relative_to(out / kind).as_posix() for c in copies] == ["part/@1.5@2@a@.jpg", "part/@3@4@b@.png"]
         assert [Image.open(c).size for c in copies] == [(64, 48), (40, 50)]
-    linked = out / "gallery/part/@1.5@2@a@.jpg"
-    assert linked.read_bytes() == (queries / "part/@1.5@2@a@.jpg").read_bytes()
+    for folder in ("clean", "gallery"):
+        linked = out / folder / "part/@1.5@2@a@.jpg"
+        assert linked.read_bytes() == (queries / "part/@1.5@2@a@.jpg").read_bytes()
+
+
+def test_each_second_photo_alone(queries, tmp_path):
+    assert main(["--queries", str(queries), "--out", str(tmp_path / "out"), "--every", "2"]) == 0
+    for kind in ("clean", *KINDS):
+        assert [path.name for path in (tmp_path / "out" / kind).rglob("*.*")] == ["@1.5@2@a@.jpg"]
 
 
 def test_copies_repeat_whatever_else_is_made_and_follow_the_seed(queries, tmp_path):

@@ -34,41 +34,34 @@ class Evaluation(NamedTuple):
     confusion: ConfusionMatrix | None
 
 
-def score(
-    model: SegVPR, sets: Sequence[EvaluationSet], labelled: Sequence[str], options: EmbeddingOptions
-) -> tuple[float | None, dict[str, float]]:
-    """Validation recall@1, by which the best epoch is chosen (None without a validation set), and all figures in percent."""
-    results = evaluate_places(model, sets, options)
-    recalls = from_first(lambda: {r.set.name: r.recall for r in results})
-    figures = {f"{name}_recall@{n}": 100 * value for name, recall in recalls.items() for n, value in recall.items()}
-    if labelled:
-        figures["miou"] = 100 * evaluate_segmentation(model, labelled, options).mean_iou()
-    return (recalls["val"][1] if "val" in recalls else None), figures
+class Measured(NamedTuple):
+    """What a network retrieved in each set (nothing where another process searches), and its confusion of classes."""
+
+    results: list[SetResult]
+    confusion: ConfusionMatrix | None
 
 
-def evaluate_and_write(
+def measure(
     model: SegVPR,
-    checkpoint: str | Path,
     sets: Sequence[EvaluationSet],
     labelled: Sequence[str],
     options: EmbeddingOptions,
-    folder: Path,
     save_descriptors: bool = False,
     retrieval: RetrievalSettings = EXACT,
     store: Path | None = None,
-    flags: Mapping[str, Any] | None = None,
-) -> Evaluation | None:
-    """Evaluate, print the table and write all result files into `folder`; of several processes, the first writes and returns.
-
-    Parameters
-    ----------
-    flags : value of every flag, which `results.json` keeps beside versions and commit.
-    """
+) -> Measured:
+    """Retrieve all sets, and segment the labelled images if there are any; several processes share the work."""
     results = evaluate_places(model, sets, options, save_descriptors, retrieval, store)
-    confusion = evaluate_segmentation(model, labelled, options) if labelled else None
-    if not is_first():
-        return None
-    return write_evaluation(str(checkpoint), model.config, results, confusion, folder, flags or {})
+    return Measured(results, evaluate_segmentation(model, labelled, options) if labelled else None)
+
+
+def score(measured: Measured) -> tuple[float | None, dict[str, float]]:
+    """Validation recall@1, by which the best epoch is chosen (None without a validation set), and all figures in percent."""
+    recalls = from_first(lambda: {r.set.name: r.recall for r in measured.results})
+    figures = {f"{name}_recall@{n}": 100 * value for name, recall in recalls.items() for n, value in recall.items()}
+    if measured.confusion is not None:
+        figures["miou"] = 100 * measured.confusion.mean_iou()
+    return (recalls["val"][1] if "val" in recalls else None), figures
 
 
 def write_evaluation(
@@ -78,8 +71,16 @@ def write_evaluation(
     confusion: ConfusionMatrix | None,
     folder: Path,
     flags: Mapping[str, Any],
-) -> Evaluation:
-    """Print the table and write all result files into `folder`; arguments as of `results_dict`."""
+) -> Evaluation | None:
+    """Print the table and write all result files into `folder`; of several processes, the first does so and returns.
+
+    Parameters
+    ----------
+    checkpoint, config, results, confusion : as of `results_dict`.
+    flags : value of every flag, which `results.json` keeps beside versions and commit.
+    """
+    if not is_first():
+        return None
     content = results_dict(checkpoint, config, results, confusion) | provenance(flags)
     write_results(folder, content, results)
     if confusion is not None:

@@ -72,6 +72,11 @@ class TrainingRun:
         self._saved_at = time.monotonic()
         log_shortages(data, settings)
 
+    @property
+    def best_is_last(self) -> bool:
+        """Whether the weights that the network has now are those of the best checkpoint."""
+        return self.state.epochs_without_gain == 0
+
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> Path:

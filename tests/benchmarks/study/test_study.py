@@ -11,13 +11,16 @@ import main
 from benchmarks.harness import jobs as runs_of
 from benchmarks.harness.jobs import BEGUN, FINISHED, NEW, Job, devices, newest_run, run_jobs, state
 from benchmarks.study import study
-from benchmarks.study.attention import mean_over_seeds, measure_attention, rain_queries
+from benchmarks.study.attention import mean_over_seeds, measure_attention, some_of
+from benchmarks.study.photos import PHOTO_VARIANTS, Photos
+from benchmarks.study.presets import PRESETS
 from benchmarks.study.report import compare, difference_table, gather, table, write_differences, write_report
 from benchmarks.study.statistics import bootstrap_interval, found_within, paired, shown, t_interval
-from benchmarks.study.variants import CONDITIONS, PRESETS, VARIANTS, job, untrained, with_untrained
+from benchmarks.study.variants import CONDITIONS, VARIANTS, job, town_flags, untrained, with_untrained
 from tests.tiny import SMALL_RUN, data_flags
 from tests.utils.test_summarize import write_run
 from utils.evaluation.results import file_name
+from utils.options.arguments import training_settings
 from utils.options.parsers import main_parser
 from utils.report.attention import LEAST_EFFECT
 from utils.retrieval.embedding import EmbeddingOptions
@@ -28,13 +31,18 @@ from utils.training.loop import TrainingRun
 # -- variants and presets --------------------------------------------------------------------------------------------
 
 
-def test_each_variant_differs_from_the_one_before_in_what_its_title_names():
-    changed = {}
-    for variant in VARIANTS.values():
+def changed(variants):
+    """Arguments in which each variant differs from the first one that it is compared with."""
+    found = {}
+    for variant in variants.values():
         for other in variant.against[:1]:
-            a, b = variant.parsed(), VARIANTS[other].parsed()
-            changed[variant.name] = {name for name in a if a[name] != b[name]}
-    assert changed == {
+            a, b = variant.parsed(), variants[other].parsed()
+            found[variant.name] = {name for name in a if a[name] != b[name]}
+    return found
+
+
+def test_each_variant_differs_from_the_one_before_in_what_its_title_names():
+    assert changed(VARIANTS) == {
         "segmentation": {"sem_loss_weight"},
         "attention_released": {"attention"},
         "attention_after_norm": {"attention"},
@@ -42,6 +50,24 @@ def test_each_variant_differs_from_the_one_before_in_what_its_title_names():
         "multi_scale": {"scale_indexes"},
         "grl": {"da_method"},
         "alternating": {"da_method"},
+        "imagenet_input": {"input"},
+    }
+
+
+def test_each_variant_on_photos_differs_in_what_its_title_names():
+    found = changed(PHOTO_VARIANTS)
+    families = {name for name in found if name.startswith("only_")}
+    assert len(families) == 8 and all(found.pop(name) == {"augment"} for name in families)
+    assert found == {
+        "start": {"input"},
+        "none": {"augment", "n_epochs", "sem_loss_weight"},
+        "all": {"augment"},
+        "triplet": {"loss", "n_neg", "neg_samples", "mining"},
+        "deeplab": {"semnet"},
+        "place": {"sem_loss_weight"},
+        "released": {"attention"},
+        "after_norm": {"attention"},
+        "grl": {"da_method"},
         "imagenet_input": {"input"},
     }
 
@@ -55,10 +81,15 @@ def test_variants_that_start_alike_share_their_untrained_runs():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_run_is_a_command_of_main(preset, tmp_path):
-    for variant in with_untrained(list(VARIANTS.values())):
-        made = job("s", PRESETS[preset].flags, tmp_path, variant, 3)
+    found = PRESETS[preset]
+    photos = Photos(*(tmp_path / name for name in ("photos", "labelled", "target"))) if found.on_photos else None
+    flags = {**found.flags, **found.data(tmp_path, photos)}
+    for variant in with_untrained(list(found.variants.values())):
+        made = job("s", flags, variant, 3)
         args = main_parser().parse_args(made.command)
-        assert (args.seed, args.exp_name) == (3, f"s/{variant.name}/seed3")
+        training_settings(args)  # what it refuses, main.py would
+        seed = 3 if variant.drawn else 0
+        assert (args.seed, args.exp_name) == (seed, f"s/{variant.name}/seed{seed}")
         assert args.queries_per_epoch % args.cache_refresh_rate == 0
         assert {
             name: value for name, value in variant.parsed().items() if name in ("attention", "input", "da_method")
@@ -72,6 +103,16 @@ def test_dry_run_says_what_would_run_and_runs_nothing(tmp_path, monkeypatch, cap
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and all(line.startswith("new      python3 main.py ") for line in lines)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_as_it_starts_stands_for_all_seeds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = "--preset photos --photos p --labelled l --target t --variants start none --dry_run --device cpu".split()
+    assert study.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("--exp_name ")[1].split()[0] for line in lines] == [
+        f"study_photos/{run}" for run in ("start/seed0", "none/seed0", "none/seed1", "none/seed2")
+    ]
 
 
 def test_flags_of_main_take_the_place_of_the_presets(tmp_path, monkeypatch, capsys):
@@ -92,6 +133,9 @@ def test_flags_of_main_take_the_place_of_the_presets(tmp_path, monkeypatch, caps
         ("--dataset_root x", "--dataset_root: benchmarks.study sets this flag itself"),
         ("--seed 3", "--seed: benchmarks.study sets this flag itself"),
         ("--archh resnet50", "unrecognized arguments: --archh resnet50"),
+        ("--variants grll", "--variants grll: the preset has place, segmentation"),
+        ("--photos x", "--photos: belongs to --preset photos"),
+        ("--preset photos", "--photos: the preset needs it"),
     ],
 )
 def test_flags_that_a_study_decides_are_refused(flags, why, tmp_path, monkeypatch, capsys):
@@ -254,7 +298,7 @@ def made_runs(tmp_path, monkeypatch):
     hits |= {("segmentation", 0): [1, 1, 0, 6], ("segmentation", 1): [0, 1, 1, 1]}
     jobs = {}
     for (name, seed), ranks in hits.items():
-        made = job("small", PRESETS["small"].flags, tmp_path / "town", VARIANTS[name], seed)
+        made = job("small", {**PRESETS["small"].flags, **town_flags(tmp_path / "town")}, VARIANTS[name], seed)
         args = {
             key: str(v) if key.startswith("dataset") else v
             for key, v in vars(main_parser().parse_args(made.command)).items()
@@ -293,7 +337,7 @@ def test_tables_say_what_the_runs_say(made_runs, tmp_path):
 def test_the_report_has_its_tables_and_pictures(made_runs, tmp_path):
     finished = gather(made_runs, list(VARIANTS.values()))
     target = tmp_path / "docs" / "study.md"
-    write_report(target, tmp_path / "docs/images", "# Head\n", finished, tmp_path / "town", 1.0, EmbeddingOptions())
+    write_report(target, tmp_path / "docs/images", "# Head\n", finished, "Note.", [], 1.0, EmbeddingOptions())
     text = target.read_text()
     assert (
         "| place recognition only " in text and "`segmentation` - `place`" in text and "Attention per class" not in text
@@ -306,8 +350,9 @@ def test_the_report_has_its_tables_and_pictures(made_runs, tmp_path):
 
 def test_attention_is_asked_on_labelled_pixels_and_kept(trained_run, tiny_root, tmp_path):
     shutil.copy(trained_run / BEST, tmp_path)
-    images = rain_queries(tiny_root, 3)
-    assert len(images) == 3 and images == rain_queries(tiny_root, 3)
+    queries = tiny_root / "idda/town3/queries_rain/left_right"
+    images = some_of(queries, 3)
+    assert len(images) == 3 and images == some_of(queries, 3)
     options = EmbeddingOptions(num_workers=0)
     found = measure_attention(tmp_path, images, 1.0, options)
     labelled = [c for c, share in enumerate(found["share"]) if share > 0]
