@@ -66,7 +66,7 @@ def evaluate(args: argparse.Namespace, command: list[str]) -> None:
         distributed.from_first(lambda: check_retrieval(model, sets, retrieval))  # before a folder is made
         store = distributed.from_first(lambda: arguments.evaluation_store(args))
         measured = measure(model, sets, labelled, options, args.save_descriptors, retrieval, store)
-        evaluation = write_evaluation(args.resume, model.config, *measured, folder, arguments.plain_values(args))
+        evaluation = write_evaluation(str(args.resume), model.config, *measured, folder, arguments.plain_values(args))
         if evaluation and args.calibrate is not None:
             calibrate(args.resume, model, evaluation.results[0], retrieval, args.calibrate)
         if evaluation and not args.no_report:

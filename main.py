@@ -28,6 +28,7 @@ from utils.options import arguments
 from utils.options.evaluation_sets import evaluation_sets
 from utils.options.parsers import may_change
 from utils.options.training_set import training_data
+from utils.retrieval.embedding import EmbeddingOptions
 from utils.retrieval.screening import Screening
 from utils.runs.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from utils.runs.folders import (
@@ -140,25 +141,36 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
             LOGGER.info("evaluating %s", best)
             distributed.from_first(lambda: replace(load_checkpoint(best), training={})).load_into(model)
             evaluate(model)
-        flags = arguments.plain_values(args)
-        evaluation = write_evaluation(str(best), model.config, *latest[0], folder, flags)
-        if evaluation and args.dataset_root_val:
-            try:
-                calibrate(best, model, evaluation.results[0])
-            except ValueError as error:
-                LOGGER.warning("%s", error)
-        if evaluation and not args.no_report:
-            from utils.report.write import write_report  # not at the top: matplotlib takes a second to import
-
-            before = compute.place(load_checkpoint(folder / START).build()) if (folder / START).is_file() else None
-            head_trained = args.sem_loss_weight != 0
-            report = write_report(
-                folder, model, *evaluation, options, training_run.state.history, before, args.seed, head_trained
-            )
-            LOGGER.info("report: %s", report)
+        conclude(args, best, model, latest[0], folder, options, training_run.state.history)
         screening.log_summary()
         if notice:
             LOGGER.info(notice)
+
+
+def conclude(
+    args: argparse.Namespace,
+    best: Path,
+    model: SegVPR,
+    measured: Measured,
+    folder: Path,
+    options: EmbeddingOptions,
+    history: list[dict],
+) -> None:
+    """Write what the best network found, how far its answers can be trusted, and the report."""
+    evaluation = write_evaluation(str(best), model.config, *measured, folder, arguments.plain_values(args))
+    if evaluation and args.dataset_root_val:
+        try:
+            calibrate(best, model, evaluation.results[0])
+        except ValueError as error:
+            LOGGER.warning("%s", error)
+    if evaluation and not args.no_report:
+        from utils.report.write import write_report  # not at the top: matplotlib takes a second to import
+
+        start = folder / START
+        before = options.compute.place(load_checkpoint(start).build()) if start.is_file() else None
+        head_trained = args.sem_loss_weight != 0
+        report = write_report(folder, model, *evaluation, options, history, before, args.seed, head_trained)
+        LOGGER.info("report: %s", report)
 
 
 def set_up(

@@ -277,6 +277,18 @@ def test_a_run_that_lost_its_patience_says_so(tiny_root, finished, capsys):
     assert "(3 epochs in a row without a better validation recall@1)" in said and "give a larger --patience" in said
 
 
+@pytest.mark.parametrize("scores, measured", [((0.2, 0.5), 2), ((0.5, 0.2), 3)])
+def test_the_best_epoch_is_measured_again_only_if_another_came_after_it(
+    tiny_root, here, monkeypatch, capsys, scores, measured
+):
+    flags, waiting, calls = [*data_flags(tiny_root), *SMALL_RUN, "--resume", "auto"], list(scores), []
+    kept = main.measure
+    monkeypatch.setattr(main, "measure", lambda *a: calls.append(1) or kept(*a))
+    monkeypatch.setattr(main, "score", lambda result: (waiting.pop(0) if waiting else None, {}))
+    assert main.main(flags) == 0
+    assert len(calls) == measured and ("evaluating" in capsys.readouterr().out) == (measured > len(scores))
+
+
 def test_a_finished_run_can_be_extended_and_an_unfinished_evaluation_made_up_for(tiny_root, finished):
     flags = [*data_flags(tiny_root), *SMALL_RUN, "--resume", "auto", "--n_epochs", "3"]
     assert main.main(flags) == 0
