@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.harness import jobs as runs_of
 from benchmarks.study.attention import mean_over_seeds, measure_attention
 from benchmarks.study.figures import difference_bars, recall_dots
-from benchmarks.study.statistics import Difference, found_within, paired, shown, unpaired_queries
+from benchmarks.study.statistics import Difference, found_within, over_seeds_alone, paired, shown
 from benchmarks.study.variants import CONDITIONS, Variant
 from datasets.files import write_text
 from datasets.naming import class_names
@@ -23,7 +23,8 @@ from utils.summarize import Run, read_run, row_of
 from utils.summary_table import Summary, to_csv, to_markdown
 from utils.system.seeding import generator
 
-MIOU = "mIoU"
+MEAN, MIOU = "mean", "mIoU"
+"""Columns beside those of the conditions: the mean over them, and segmentation."""
 
 Comparison = tuple[str, str]
 Differences = dict[Comparison, dict[str, Difference]]
@@ -80,15 +81,17 @@ def compare(first: Finished, second: Finished, rank: int = 1) -> dict[str, Diffe
     seeds = [seed for seed in first.runs if seed in second.runs]
     if not seeds:
         return {}
-    differences = {}
+    differences, means = {}, []
     for name, title in first.conditions.items():
         file = Path("predictions", f"{file_name(name)}.csv")
         sides = [[found_within(f.runs[seed].folder / file, rank) for seed in seeds] for f in (first, second)]
         rng = generator(0, "study bootstrap", first.variant.name, second.variant.name, name)
         differences[title] = paired(*sides, rng)
+        means.append(differences[title].per_seed)
+    differences[MEAN] = over_seeds_alone(np.mean(means, axis=0))
     miou = [[f.runs[seed].miou for seed in seeds] for f in (first, second)]
     if None not in miou[0] + miou[1]:
-        differences[MIOU] = unpaired_queries(*miou)
+        differences[MIOU] = over_seeds_alone(np.subtract(*miou))
     return differences
 
 
@@ -110,8 +113,8 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def difference_table(differences: Differences, over: str) -> str:
     """Comparisons by condition; `over` is `over_seeds` or `over_queries`."""
-    titles = list(dict.fromkeys(title for by_condition in differences.values() for title in by_condition))
-    columns = [t for t in titles if t != MIOU] + ([MIOU] if over == "over_seeds" and MIOU in titles else [])
+    titles = dict.fromkeys(title for by_condition in differences.values() for title in by_condition)
+    columns = [title for title in titles if over == "over_seeds" or title not in (MEAN, MIOU)]
     rows = [["variant minus variant", "seeds", *columns]]
     for (first, second), by_condition in differences.items():
         count = len(next(iter(by_condition.values())).per_seed)

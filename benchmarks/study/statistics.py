@@ -81,10 +81,10 @@ def paired(first: Sequence[dict[str, bool]], second: Sequence[dict[str, bool]], 
     return Difference(per_seed, t_interval(per_seed), bootstrap_interval(differences, rng))
 
 
-def unpaired_queries(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """The same for figures without queries, such as mIoU: one value per seed."""
-    per_seed = tuple(a - b for a, b in zip(first, second, strict=True))
-    return Difference(per_seed, t_interval(per_seed), None)
+def over_seeds_alone(per_seed: Sequence[float]) -> Difference:
+    """Differences of figures without queries, such as mIoU: one value per seed."""
+    values = tuple(map(float, per_seed))
+    return Difference(values, t_interval(values), None)
 
 
 def shown(difference: Difference | None, interval: Interval | None) -> str:

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ from benchmarks.study.variants import Variant, job, with_untrained
 from datasets.command_line import OneLineParser, positive
 from datasets.naming import KINDS
 from datasets.town import make_town
+from datasets.town.world.difficulty import PRESETS as KNOBS
+from datasets.town.world.difficulty import STANDARD
 from utils.retrieval.embedding import EmbeddingOptions
 from utils.system.command import run_command
 from utils.system.compute import resolve_compute
@@ -48,6 +51,9 @@ def build_parser() -> OneLineParser:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="train once per seed")
     add("--variants", nargs="+", metavar="NAME", help="which to train (default: all of the preset)")
     add("--data", type=Path, metavar="DIR", help="the town (default: data/study_<preset>)")
+    add("--difficulty", choices=tuple(KNOBS), default=STANDARD, help="of the town")
+    add("--places", type=positive, metavar="N", help="of the town (default: the preset's)")
+    add("--size", type=positive, nargs=2, metavar=("W", "H"), help="of the town's pictures (default: the preset's)")
     add("--photos", type=Path, metavar="DIR", help="gallery and queries, as benchmarks.altered_queries writes them")
     add("--labelled", type=Path, metavar="DIR", help="root with labelled photos in gallery/front and queries/front")
     add("--target", type=Path, metavar="DIR", help="unlabelled photos, the target domain")
@@ -89,7 +95,7 @@ def shared_flags(
 
 def head(
     command: Sequence[str],
-    name: str,
+    args: argparse.Namespace,
     preset: Preset,
     flags: dict[str, str],
     town: Path,
@@ -100,9 +106,12 @@ def head(
     for f in finished:
         rows.append([f"`{f.variant.name}`", f.variant.title, f"`{f.variant.flags}`", " ".join(map(str, f.runs))])
     size = " ".join(map(str, preset.size))
-    passes = f" --seed {preset.seed} --passes {' '.join(preset.passes)}" if preset.on_photos else ""
+    rest = "" if args.difficulty == STANDARD else f" --difficulty {args.difficulty}"
+    rest += f" --seed {preset.seed} --passes {' '.join(preset.passes)}" if preset.on_photos else ""
     warning = (
-        "**The smoke preset only shows that the program works. Its figures mean nothing.** " if name == "smoke" else ""
+        "**The smoke preset only shows that the program works. Its figures mean nothing.** "
+        if args.preset == "smoke"
+        else ""
     )
     return f"""# Tables of the study: what each part of the method changes
 
@@ -112,7 +121,7 @@ def head(
 {shlex.join(["python3", "-m", "benchmarks.study", *command])}
 ```
 
-The town: `python3 -m datasets.town --out {town} --size {size} --places {preset.places}{passes}`. Each run is
+The town: `python3 -m datasets.town --out {town} --size {size} --places {preset.places}{rest}`. Each run is
 `python3 main.py` with these flags, its seed and the flags of its variant. All other flags are as released:
 
 ```
@@ -142,6 +151,7 @@ class Plan(NamedTuple):
 
 def plan(args: argparse.Namespace, extra: Sequence[str]) -> Plan:
     preset = PRESETS[args.preset]
+    preset = replace(preset, places=args.places or preset.places, size=tuple(args.size or preset.size))
     photos = photos_of(args, preset)
     town = args.data or Path("data", f"study_{args.preset}")
     flags = shared_flags(preset, args, extra, preset.data(town, photos))
@@ -170,7 +180,7 @@ def study(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
         for j in dict.fromkeys(jobs.values()):
             LOGGER.info("%-8s python3 main.py %s", runs_of.state(j), " ".join(j.command))
         return
-    make_town(town, preset.size, preset.places, preset.seed, passes=preset.passes)
+    make_town(town, preset.size, preset.places, preset.seed, knobs=KNOBS[args.difficulty], passes=preset.passes)
     if not args.report_only:
         runs_of.run_jobs(list(dict.fromkeys(jobs.values())), runs_of.devices(args.device, args.at_once))
     finished = gather(jobs, variants, preset.conditions)
@@ -180,7 +190,7 @@ def study(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
     pictures = target.parent / "images"
     scale = float(flags.get("eval_scale", KINDS["iddav2"].eval_scale))
     options = EmbeddingOptions(num_workers=0, compute=resolve_compute(args.device, flags["precision"]))
-    text = head(command, args.preset, preset, flags, town, finished)
+    text = head(command, args, preset, flags, town, finished)
     images = some_of(preset.labelled(town, photos))
     write_report(target, pictures, text, finished, preset.note, images, scale, options)
     LOGGER.info("report: %s", os.path.relpath(target))

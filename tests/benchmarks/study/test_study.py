@@ -323,7 +323,8 @@ def test_tables_say_what_the_runs_say(made_runs, tmp_path):
     assert place.cells[-1] is None and segmentation.cells[-1].mean == pytest.approx(25.5)
     assert "| + segmentation " in to_markdown(summary)
     differences = compare(finished[1], finished[0])
-    assert list(differences) == list(CONDITIONS.values()), "no mIoU without a trained head"
+    assert list(differences) == [*CONDITIONS.values(), "mean"], "no mIoU without a trained head"
+    assert differences["mean"].per_seed == differences["night"].per_seed, "all conditions were given the same answers"
     assert differences["night"].per_seed == (25.0, 50.0)
     assert compare(finished[1], finished[0], rank=5)["night"].per_seed == (0.0, 50.0)
     text = difference_table({("segmentation", "place"): differences}, "over_seeds")
