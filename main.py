@@ -96,6 +96,8 @@ def train(args: argparse.Namespace, command: list[str]) -> None:
     """Build, fit, and evaluate the best."""
     check_exp_name(args.exp_name)
     settings = arguments.training_settings(args)
+    if args.train_enc_from == "none" and args.attention == "none" and args.sem_loss_weight == 0:
+        raise ValueError("--train_enc_from none: leaves nothing to train without attention and head; give a stage")
     screening = Screening(args.on_bad_image)
     with distributed.started(resolve_device(args.device)), ExitStack() as held:
         compute = resolve_compute(args.device, args.precision, args.compile, args.deterministic)

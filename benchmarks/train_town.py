@@ -62,6 +62,7 @@ class Recipe:
     tested_places : most places of the towns on which the network is validated and evaluated.
     difficulties : presets of the training towns, in turn.
     kept : share of the encoder's first weights in the result (Wortsman et al., CVPR 2022, section 3); 0 keeps none.
+    head_legs : further legs, of the head alone, which has to learn what the averaged encoder gives.
     largest_bytes : of the file.
     """
 
@@ -72,6 +73,7 @@ class Recipe:
     evaluation_towns: int
     difficulties: tuple[str, ...]
     kept: float
+    head_legs: int
     tested_places: int
     largest_bytes: int
 
@@ -86,6 +88,7 @@ RECIPES = {
         evaluation_towns=2,
         difficulties=(STANDARD,),
         kept=0.0,
+        head_legs=0,
         tested_places=150,
         largest_bytes=25 * 2**20,
     ),
@@ -120,6 +123,7 @@ RECIPES = {
         evaluation_towns=1,
         difficulties=(STANDARD, "hard-1"),
         kept=0.5,
+        head_legs=2,
         tested_places=40,
         largest_bytes=64 * 2**20,
     ),
@@ -169,11 +173,17 @@ def shared_flags(args: argparse.Namespace, extra: Sequence[str], leg: int = 0) -
 
 
 def leg_job(args: argparse.Namespace, extra: Sequence[str], leg: int, weights: Path | None) -> Job:
-    """The run of one leg. One curve of the learning rate runs through all legs and reaches zero at the end of the last."""
+    """The run of one leg. One curve of the learning rate runs through all legs and reaches zero at the end of the last, and
+    another through the legs of the head.
+    """
     flags = shared_flags(args, extra, leg)
     parsed = main_parser().parse_args(words(flags))
-    flags["lr"] = repr(poly(parsed.lr, leg, args.legs))
-    flags["lr_triplets"] = str(max(1, parsed.n_epochs * parsed.queries_per_epoch * (args.legs - leg)))
+    done, legs = leg, args.legs
+    if leg >= args.legs:
+        flags["train_enc_from"] = "none"
+        done, legs = leg - args.legs, RECIPES[args.recipe].head_legs
+    flags["lr"] = repr(poly(parsed.lr, done, legs))
+    flags["lr_triplets"] = str(max(1, parsed.n_epochs * parsed.queries_per_epoch * (legs - done)))
     town, validation = town_folder(args, FIRST_TRAINING_SEED + leg), town_folder(args, VALIDATION_SEED)
     flags |= {"dataset_root": f"{town}/idda", "dataset_root_val": f"{validation}/idda"}
     if read_flags(LossSettings, parsed).uses_target:
@@ -207,6 +217,10 @@ def draw_validation(args: argparse.Namespace) -> Path:
     return draw(args, VALIDATION_SEED, passes, min(args.places, RECIPES[args.recipe].tested_places))
 
 
+MIXED = "mixed.pth"
+"""The average of the first and the last weights, with which the legs of the head start."""
+
+
 def weights_of(folder: Path, leg: int) -> Path:
     return folder / f"leg_{leg:03d}.pth"
 
@@ -221,7 +235,7 @@ def train_leg(args: argparse.Namespace, extra: Sequence[str], leg: int) -> dict:
     The town of a finished leg is deleted, and its weights once the next leg is finished.
     """
     folder = Path("runs", args.name)
-    before = weights_of(folder, leg - 1) if leg else None
+    before = folder / MIXED if leg == args.legs else weights_of(folder, leg - 1) if leg else None
     job = leg_job(args, extra, leg, before)
     if record_of(folder, leg).is_file():
         record = json.loads(record_of(folder, leg).read_text())
@@ -322,11 +336,15 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
     out = args.out or folder / f"segvpr_{args.recipe}.pth"
     out.parent.mkdir(parents=True, exist_ok=True)
     before = untrained_weights(args, extra)
-    legs = []
-    for leg in range(args.legs):
+    legs, count = [], args.legs + recipe.head_legs
+    for leg in range(count):
+        if leg == args.legs and not record_of(folder, leg).is_file():
+            save_checkpoint(folder / MIXED, mixed(before, weights_of(folder, leg - 1), recipe.kept), {})
         legs.append(train_leg(args, extra, leg))
-        LOGGER.info("leg %d of %d: %s", leg + 1, args.legs, summary(legs[-1]["history"]))
-    model = mixed(before, weights_of(folder, args.legs - 1), recipe.kept)
+        LOGGER.info("leg %d of %d: %s", leg + 1, count, summary(legs[-1]["history"]))
+    model = load_checkpoint(weights_of(folder, count - 1)).build()
+    if not recipe.head_legs:
+        model = mixed(before, weights_of(folder, count - 1), recipe.kept)
     write_atomically(out, content_of(model.config, half_precision(model.state_dict()), {}, max(args.size)))
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)

@@ -18,7 +18,7 @@ class Encoder(nn.Module):
     Parameters
     ----------
     arch : one of `ARCHITECTURES`.
-    train_from : `"all"`, or the first stage (1..4) that is trained; every child before it is frozen.
+    train_from : `"all"`, `"none"`, or the first stage (1..4) that is trained; every child before it is frozen.
     freeze_bn : BN stays in eval mode, and none of its parameters is trained: a pretrained encoder keeps its statistics,
         which batches of few or altered images would spoil.
 
@@ -54,8 +54,8 @@ class Encoder(nn.Module):
                 parameter.requires_grad_(False)
         if str(train_from) == "all":
             return
-        if str(train_from) not in map(str, STAGES):
-            raise ValueError(f"train_enc_from: {train_from!r} is neither 'all' nor a stage from 1 to 4")
+        if str(train_from) not in ("none", *map(str, STAGES)):
+            raise ValueError(f"train_enc_from: {train_from!r} is neither 'all' nor 'none' nor a stage from 1 to 4")
         for name, child in self.named_children():
             if name == f"layer{train_from}":
                 break

@@ -210,7 +210,7 @@ def build_model(
     semnet : `deeplab`, `pspnet` or `fcn`.
     scale_indexes : the encoder stages that are pooled: an ascending non-empty subset of 1..4.
     pretrain : encoder weights: None, `"imagenet"` (downloaded) or the path of a `.pth` state_dict.
-    train_enc_from : `"all"`, or the first encoder stage (1..4) that is trained.
+    train_enc_from : `"all"`, `"none"`, or the first encoder stage (1..4) that is trained.
     attention : where the map acts: before the norm (`released`), `after_norm`, or `none`.
     guidance : whether the map multiplies the source logits.
     input : the input space the network expects, `released`, `imagenet` or `balanced` (`models.input.to_network_input`).

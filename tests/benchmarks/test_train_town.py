@@ -46,6 +46,15 @@ def test_a_recipe_has_its_own_defaults_and_flags():
     assert train_town.parse([])[0].recipe == "town"
 
 
+def test_the_head_learns_alone_at_the_end():
+    args, extra = train_town.parse(["--recipe", "photos", "--legs", "2", "--precision", "fp32"])
+    parsed = [main_parser().parse_args(train_town.leg_job(args, extra, leg, None).command) for leg in range(4)]
+    assert [p.train_enc_from for p in parsed] == ["3", "3", "none", "none"]
+    assert parsed[2].lr == parsed[0].lr > parsed[3].lr == parsed[1].lr
+    assert [p.lr_triplets for p in parsed] == [1920, 960, 1920, 960]
+    assert len({p.dataset_root for p in parsed}) == 4
+
+
 def test_the_result_lies_between_the_first_and_the_last_weights(tmp_path):
     torch.manual_seed(0)
     first, last = build_model("resnet18", "fcn"), build_model("resnet18", "fcn")

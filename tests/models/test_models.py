@@ -88,6 +88,12 @@ def test_bn_affine_is_frozen_save_in_downsample(arch):
     assert frozen == expected and "bn1.weight" in frozen
 
 
+def test_an_encoder_may_be_frozen_whole():
+    model = build_model("resnet18", semnet="fcn", train_enc_from="none")
+    groups = {group["name"]: len(group["params"]) for group in model.parameter_groups(0.1)}
+    assert groups["encoder"] == 0 and groups["head"] > 0 and groups["attention"] > 0
+
+
 def test_train_enc_from_freezes_the_stages_before():
     encoder = build_model("resnet18", train_enc_from="3").encoder
     trained = {name.split(".")[0] for name, p in encoder.named_parameters() if p.requires_grad}

@@ -66,7 +66,10 @@ class RunOptions:
         may_change=True,
     )
     train_enc_from: str = flag(
-        "all", "first encoder stage that is trained", choices=("all", "1", "2", "3", "4"), group="network"
+        "all",
+        "first encoder stage that is trained; none: head, attention and discriminator alone",
+        choices=("all", "1", "2", "3", "4", "none"),
+        group="network",
     )
     freeze_bn: bool = flag(
         False,
