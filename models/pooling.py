@@ -23,6 +23,11 @@ class MultiScalePooling(nn.Module):
         # A released checkpoint carries p, but no optimiser group holds it: it stays 3.
         self.p = nn.Parameter(torch.full((1,), p), requires_grad=False)
         self.eps = eps
+        self.fixed_power: float | None = None
+
+    def fix_power(self) -> None:
+        """Take the power as a plain number from now on: for 3, x * x * x is much quicker than a general power."""
+        self.fixed_power = float(self.p)
 
     def pool(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, C, h, w) -> (B, C); `weight` (B, 1, h, w) multiplies the locations after their norm was taken."""
@@ -30,7 +35,7 @@ class MultiScalePooling(nn.Module):
         x = x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + self.eps)
         if weight is not None:
             x = x * weight
-        p = self.p.to(x.dtype)
+        p = self.p.to(x.dtype) if self.fixed_power is None else self.fixed_power
         return x.clamp(min=self.eps).pow(p).mean(dim=(-2, -1)).pow(1 / p)
 
     def forward(self, stages: list[Tensor], weights: Sequence[Tensor | None] | None = None) -> Tensor:

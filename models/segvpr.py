@@ -152,6 +152,7 @@ class SegVPR(nn.Module):
         """A copy in eval mode for `embed` and `attend` alone: BN folded into the convolutions, no head, no discriminator."""
         twin = copy.deepcopy(self).eval().requires_grad_(False)
         fold_batch_norm(twin.encoder)
+        twin.pooling.fix_power()
         del twin.head, twin.discriminator
         return twin
 

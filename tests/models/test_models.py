@@ -206,3 +206,11 @@ def test_a_copy_for_embedding_gives_the_same_descriptors(arch, semnet, scales):
     torch.testing.assert_close(twin.attend(images), model.attend(images), rtol=1e-10, atol=1e-12)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in twin.encoder.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.encoder.modules())
+
+
+def test_a_copy_for_embedding_pools_with_its_own_power():
+    model = build_model("resnet18").eval()
+    model.pooling.p.fill_(2.5)
+    images = pictures("power", 1, 97, 97)
+    with torch.no_grad():
+        torch.testing.assert_close(model.for_embedding().embed(images), model.embed(images), rtol=1e-4, atol=1e-6)

@@ -11,6 +11,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from models.fused import can_fuse, fuse_convolutions
 from models.segvpr import SegVPR
 from utils.system.distributed import from_first, world_size
 from utils.system.launch import local_rank
@@ -64,13 +65,17 @@ class Compute:
 
     def embedder(self, model: SegVPR) -> SegVPR:
         """A copy of the model in eval mode for embedding many images: it can only `embed` and `attend`, BN is folded, and
-        weights are in `dtype`. A compiled model is returned itself, since a copy would be compiled anew."""
+        weights are in `dtype`. On a CPU, oneDNN fuses its convolutions with what follows them. A compiled model is returned
+        itself, since a copy would be compiled anew."""
         if self.compiled:
             return model.eval()
         embedder = model.for_embedding()
         for part in (embedder.encoder, embedder.attention):
             part.to(self.dtype)
-        return embedder.to(memory_format=torch.channels_last)
+        embedder.to(memory_format=torch.channels_last)
+        if can_fuse(embedder.encoder.conv1.weight):
+            fuse_convolutions(embedder.encoder)
+        return embedder
 
 
 def resolve_device(name: str = "auto") -> torch.device:
