@@ -135,6 +135,13 @@ except SystemExit:
     assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
 
 
+def test_evaluation_starts_without_what_it_may_not_need():
+    """Each of these packages takes half a second or more to import."""
+    code = 'import sys, eval; sys.exit(", ".join({"sklearn", "matplotlib", "scipy.stats"} & sys.modules.keys()))'
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_name_that_is_imported_from_ours_is_there():
     """Every module can be found, and has every name that another file of ours imports from it."""
     for path in [*PRODUCT.values(), *TESTS.values()]:

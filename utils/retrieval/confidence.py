@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from datasets.files import write_text
 from datasets.naming import NEGATIVE_DISTANCE_M
@@ -119,6 +118,8 @@ def fit_curve(ratios: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     mean, spread = ratios.mean(), ratios.std()
     slope = 0.0
     if spread > 0 and hits and misses:
+        from sklearn.linear_model import LogisticRegression  # not at the top: it takes a second to import
+
         scaled = np.tile((ratios - mean) / spread, 2)[:, None]
         answers = np.repeat([1, 0], len(ratios))
         curve = LogisticRegression(C=np.inf, solver="newton-cholesky")
