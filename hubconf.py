@@ -28,6 +28,7 @@ def segvpr(
     weights: str | pathlib.Path | None = None,
     num_classes: int | None = None,
     scale_indexes: list[int] | None = None,
+    precision: str | None = None,
 ) -> torch.nn.Module:
     """SegVPR on the CPU, in eval mode: `describe(images)` gives the descriptors of RGB uint8 images (B, 3, H, W).
 
@@ -42,11 +43,22 @@ def segvpr(
         ships: `photos` for real streets, `town` for drawn ones; None: random weights.
     num_classes : 17 by default.
     scale_indexes : pooled stages, 3 and 4 by default; the only value that a released checkpoint does not have.
+    precision : None for the whole network in float32; `fp32`, `bf16` or `auto` (bf16 where it is faster) for one that only
+        describes, embeds and attends, as fast as this CPU allows, without gradients.
 
     Raises
     ------
     ValueError, OSError : not a checkpoint, or one of another network than the arguments name.
     """
+    model = _network(arch, semnet, weights, num_classes, scale_indexes)
+    if precision is None:
+        return model
+    compute = _load("utils.system.compute")
+    return compute.compute_on(compute.CPU, precision).embedder(model)
+
+
+def _network(arch, semnet, weights, num_classes, scale_indexes) -> torch.nn.Module:
+    """The whole network; arguments as of `segvpr`."""
     asked = {"arch": arch, "semnet": semnet, "num_classes": num_classes, "scale_indexes": scale_indexes}
     given = {name: value for name, value in asked.items() if value is not None}
     if weights is None:

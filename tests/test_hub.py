@@ -113,6 +113,17 @@ def test_random_weights_and_errors(tmp_path):
         load(weights=tmp_path / "absent.pth")
 
 
+@pytest.mark.parametrize("precision, within", [("fp32", 1e-5), ("bf16", 0.02)])
+def test_a_network_for_descriptors_alone(checkpoint, precision, within):
+    model, fast = load(weights=checkpoint), load(weights=checkpoint, precision=precision)
+    raw = torch.randint(0, 256, (2, 3, 112, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected, found = model.describe(raw), fast.describe(raw)
+    assert found.dtype == torch.float32 and (found - expected).norm() < within * expected.norm()
+    assert not fast.training and not hasattr(fast, "head")
+    with pytest.raises(ValueError, match="'int4' is not one of auto, fp32, bf16"):
+        load(weights=checkpoint, precision="int4")
+
+
 def test_network_input_knows_no_default_space():
     model = load(arch="resnet18", semnet="pspnet")
     model.config, raw = replace(model.config, input="imagenet"), torch.zeros((1, 3, 100, 100), dtype=torch.uint8)

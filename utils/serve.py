@@ -126,9 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise OSError(f"--host {args.host}, --port {args.port}: {error.strerror}; give another port") from error
         with listening:
             hosts = LOOPBACK if args.host in LOOPBACK else ["*"]
-            served = application(
-                Localizer(args.resume, args.gallery, args.positions), int(args.limit_mb * 2**20), hosts
-            )
+            localizer = Localizer(args.resume, args.gallery, args.positions, precision=args.precision)
+            served = application(localizer, int(args.limit_mb * 2**20), hosts)
             LOGGER.info("open http://%s:%d", *listening.getsockname()[:2])
             uvicorn.Server(uvicorn.Config(served, log_level="warning")).run(sockets=[listening])
 

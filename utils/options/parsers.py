@@ -13,7 +13,7 @@ from models.config import NetworkConfig
 from utils.options.data import EvaluationFolders, TrainingFolders
 from utils.options.evaluation import EvaluationOptions, PhotoOptions
 from utils.options.export import OnnxSettings
-from utils.options.run import MachineSettings, OutputSettings, RunOptions
+from utils.options.run import PRECISIONS, MachineSettings, OutputSettings, RunOptions
 from utils.retrieval.settings import RetrievalSettings
 from utils.system.launch import launched
 from utils.training.settings import LossSettings, OptimizerSettings, TrainingSettings
@@ -137,6 +137,12 @@ def serve_parser() -> argparse.ArgumentParser:
     parser.add_argument("--gallery", type=Path, required=True, metavar="DIR", help="images whose positions are known")
     parser.add_argument("--positions", type=Path, metavar="CSV", help="their positions (default: names or EXIF)")
     parser.add_argument("--resume", default="photos", metavar="CKPT", help="checkpoint (default: the one for photos)")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="numbers of the convolutions, as of eval.py (default: fp32)",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument(
         "--port", type=number(int, {"least": 1, "most": 65535}), metavar="N", default=8000, help="port (default: 8000)"

@@ -34,7 +34,7 @@ from utils.retrieval.store import (
     weights_digest,
 )
 from utils.runs.checkpoints import Checkpoint, find_weights, load_checkpoint
-from utils.system.compute import Compute, resolve_device
+from utils.system.compute import compute_on, resolve_device
 from utils.system.logs import LOGGER
 
 Photo = str | os.PathLike | Image.Image | np.ndarray
@@ -57,7 +57,8 @@ class Localizer:
     retrieval : how the gallery is searched.
     reject : answers are `unknown` where the probability that the first match is right is below this; it needs a calibration
         beside the checkpoint (`eval.py --calibrate`).
-    options : machine and batch size; by default the first GPU, or else the CPU.
+    precision : `fp32`, `bf16`, `fp16`, or `auto` for bf16 where it is faster; descriptors of each are stored apart.
+    options : machine, precision and batch size in one; by default the first GPU, or else the CPU.
 
     Attributes
     ----------
@@ -81,6 +82,7 @@ class Localizer:
         scale: Scale | None = None,
         zone: str | Zone | None = None,
         retrieval: RetrievalSettings = EXACT,
+        precision: str = "fp32",
         options: EmbeddingOptions | None = None,
         reject: float | None = None,
     ) -> None:
@@ -88,7 +90,7 @@ class Localizer:
         zone = Zone.parse(zone) if isinstance(zone, str) else zone
         self.images, self.zone = open_gallery(gallery, positions, zone)
         self.scale = photo_scale(checkpoint, self.images.paths, image_size, scale)
-        self._options = options or EmbeddingOptions(compute=Compute(resolve_device()))
+        self._options = options or EmbeddingOptions(compute=compute_on(resolve_device(), precision))
         self._model = self._options.compute.place(checkpoint.build())
         self._embedder = self._options.compute.embedder(self._model)
         self._retrieval, digest = retrieval, weights_digest(self._model)

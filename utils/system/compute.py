@@ -47,6 +47,8 @@ class Compute:
 
     def in_precision(self, name: str) -> "Compute":
         """The same in another precision; ValueError for one that the device has not."""
+        if name not in _DTYPES:
+            raise ValueError(f"precision: {name!r} is not one of auto, {', '.join(_DTYPES)}")
         if name == "fp16" and self.device.type == "cpu":
             raise ValueError("--precision fp16: not on a CPU; use bf16 or fp32")
         return self if name == self.precision else replace(self, dtype=_DTYPES[name], why="")
@@ -121,21 +123,26 @@ def check_sync_bn(device: torch.device) -> None:
 def resolve_compute(
     device: str = "auto", precision: str = "auto", compiled: bool = False, deterministic: bool = False
 ) -> Compute:
-    """Device and precision by name, and this process set up for them.
-
-    `auto` is bf16 where that is faster, else fp32. Several processes do as the first one finds.
+    """Device and precision by name, as `compute_on` takes them, and this process set up for them.
 
     Parameters
     ----------
-    compiled : see `Compute`.
     deterministic : on a GPU, no TF32, no choice of convolutions by speed, and no kernels whose sums vary from run to run.
     """
     where = resolve_device(device)
     set_up_process(deterministic)
-    compute = Compute(where, compiled=compiled)
+    return compute_on(where, precision, compiled)
+
+
+def compute_on(device: torch.device, precision: str = "auto", compiled: bool = False) -> Compute:
+    """A device in a precision by name; `auto` is bf16 where that is faster, else fp32.
+
+    Several processes do as the first one finds. ValueError for a precision that the device has not.
+    """
+    compute = Compute(device, compiled=compiled)
     if precision != "auto":
         return compute.in_precision(precision)
-    faster, why = from_first(lambda: faster_precision(where))
+    faster, why = from_first(lambda: faster_precision(device))
     return replace(compute.in_precision(faster), why=why)
 
 

@@ -79,6 +79,13 @@ def test_what_is_no_photo(localizer, photo, reason):
         localizer.locate(photo)
 
 
+def test_descriptors_of_another_precision_are_kept_apart(localizer, checkpoint, gallery, tmp_path):
+    other = Localizer(checkpoint, gallery, store=tmp_path / "store", precision="bf16")
+    photo = sorted(gallery.iterdir())[2]
+    assert names(other.locate(photo))[0] == names(localizer.locate(photo))[0] == photo.name
+    assert len([entry for entry in (tmp_path / "store").iterdir() if entry.is_dir()]) == 2
+
+
 def test_what_is_known_beforehand_restricts_the_gallery(localizer, gallery):
     photo = sorted(gallery.iterdir())[0]
     near = localizer.locate(photo, near=(EAST + 3 * SPACING_M, NORTH, SPACING_M + 1))
