@@ -53,6 +53,10 @@ class FusedConv(nn.Module):
         arguments = total, x, self._weight(x), self.bias, *self._geometry, "add", 1.0, self.function, [], ""
         return torch.ops.mkldnn._convolution_pointwise_.binary(*arguments)
 
+    def __getstate__(self) -> dict:
+        """Without the laid out weights, which can be neither copied nor pickled; the next call lays them out again."""
+        return {**self.__dict__, "_shape": None, "_laid_out": None}
+
     def _weight(self, x: Tensor) -> Tensor:
         if self._shape != x.shape:
             self._shape = x.shape

@@ -1,5 +1,7 @@
 """Convolutions fused with what follows them: the same descriptors and attention, for any sizes of images in turn."""
 
+import copy
+
 import pytest
 import torch
 
@@ -36,3 +38,13 @@ def test_other_types_and_a_torch_without_the_operators_are_not_fused(monkeypatch
     assert not can_fuse(torch.zeros(1, dtype=torch.float64)) and not can_fuse(torch.zeros(1, device="meta"))
     monkeypatch.setattr("models.fused.OPERATORS", ("no_such_operator",))
     assert not can_fuse(torch.zeros(1))
+
+
+@needs_onednn
+@torch.no_grad()
+def test_a_fused_encoder_can_be_copied_after_its_first_use():
+    fused = build_model("resnet18").for_embedding()
+    fuse_convolutions(fused.encoder)
+    images = pictures("copied", 1, 97, 113)
+    found = fused.embed(images)
+    torch.testing.assert_close(copy.deepcopy(fused).embed(images), found)
