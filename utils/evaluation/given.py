@@ -11,7 +11,7 @@ from datasets.naming import camera_of, parse_position
 from datasets.places import ImageSet
 from utils.evaluation.recall import EvaluationSet, SetResult, retrieve
 from utils.retrieval.embedding import check_descriptors
-from utils.retrieval.index import SearchableGallery
+from utils.retrieval.engines.choice import searchable
 from utils.retrieval.settings import RetrievalSettings, check_settings
 
 SIDES = {"gallery": "gallery_paths", "queries": "query_paths"}
@@ -72,5 +72,5 @@ def evaluate_given(
     results = []
     for s, sides in zip(sets, descriptors):
         gallery, queries = (rows.astype(retrieval.dtype, copy=False) for rows in sides)
-        results.append(retrieve(s, SearchableGallery(gallery, retrieval), queries, keep_descriptors))
+        results.append(retrieve(s, searchable(gallery, retrieval, s.gallery), queries, keep_descriptors))
     return results

@@ -14,9 +14,10 @@ from models.segvpr import SegVPR
 from utils.evaluation.metrics import RECALL_AT, recall_at
 from utils.retrieval.confidence import apart, place_ratios
 from utils.retrieval.embedding import EmbeddingOptions, embed_images
+from utils.retrieval.engines.choice import searchable
 from utils.retrieval.index import SearchableGallery
 from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
-from utils.retrieval.store import DescriptorStore, folder_of, weights_digest
+from utils.retrieval.store import DescriptorStore, weights_digest
 from utils.system.distributed import alone, from_first, is_first
 from utils.system.logs import LOGGER
 from utils.system.seeding import generator
@@ -110,9 +111,9 @@ def evaluate_places(
             )
         return embed_images(model, images.paths, scale, options, description, retrieval.dtype)
 
-    def open_gallery(descriptors: np.ndarray) -> SearchableGallery | None:
+    def open_gallery(descriptors: np.ndarray, images: ImageSet) -> SearchableGallery | None:
         with alone():
-            return SearchableGallery(descriptors, retrieval, folder_of(descriptors)) if is_first() else None
+            return searchable(descriptors, retrieval, images) if is_first() else None
 
     uses = Counter(map(_gallery_key, sets))
     galleries: dict[tuple, SearchableGallery | None] = {}
@@ -120,7 +121,7 @@ def evaluate_places(
     for s in sets:
         key = _gallery_key(s)
         if key not in galleries:
-            galleries[key] = open_gallery(embed(s.gallery, s.scale, f"{s.name} gallery"))
+            galleries[key] = open_gallery(embed(s.gallery, s.scale, f"{s.name} gallery"), s.gallery)
         queries = embed(s.queries, s.scale, f"{s.name} queries")
         gallery = galleries[key]
         if gallery is not None:

@@ -222,7 +222,7 @@ def format_table(content: dict) -> str:
 def _index_table(sets: list[dict]) -> list[str]:
     """Recalls of each set's index beside those of an exact search, and what the index costs."""
     first = sets[0]["index"]
-    about = [f"index {first['factory']}"]
+    about = [f"index {first['factory']}{' in Milvus' if first['engine'] else ''}"]
     about += [f"PCA to {first['pca_dim']}{', whitened' if first['pca_whiten'] else ''}"] if first["pca_dim"] else []
     about += [first["descriptor_dtype"], "beside an exact search in the same descriptors"]
     header = ["set", "within", "nprobe", "compared"]

@@ -72,8 +72,8 @@ def retrieval_settings(args: argparse.Namespace) -> RetrievalSettings:
 
 
 def evaluation_store(args: argparse.Namespace) -> Path | None:
-    """Where an evaluation keeps descriptors and indexes: nowhere, unless it is told so or trains an index."""
-    if args.store is None and args.index != FLAT:
+    """Where an evaluation keeps descriptors and indexes: nowhere, unless it is told so or fills an index."""
+    if args.store is None and (args.index != FLAT or args.engine is not None):
         return default_folder(args.resume)
     return args.store
 

@@ -31,8 +31,8 @@ class EvaluationOptions:
     save_descriptors: bool = flag(False, "write descriptors/<set>.npz")
     store: Path | None = flag(
         None,
-        "keep descriptors and indexes here, and use those that are (default: beside CKPT for own photos and for an "
-        "index other than Flat, else in memory)",
+        "keep descriptors and indexes here, and use those that are (default: beside CKPT for own photos, for an "
+        "index other than Flat and with --engine, else in memory)",
         group="retrieval",
     )
     output_dir: Path | None = flag(None, "results go here instead", group="output")

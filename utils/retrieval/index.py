@@ -13,6 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from datasets.files import locked, write_text, write_whole
+from datasets.places import ImageSet
 from utils.retrieval.exact import BLOCK_BYTES, Rows, as_float32, joined, rerank, search
 from utils.retrieval.pca import Projection, fit_projection, sample_rows
 from utils.retrieval.settings import (
@@ -63,7 +64,8 @@ class SearchableGallery:
         self.descriptors = self.rows = descriptors
         self._place_of: np.ndarray | None = None  # of the index's entries among the rows, -1 for removed ones
         self._held: np.ndarray | None = None
-        if settings.pca_dim is None and settings.index == FLAT:
+        indexed = settings.index != FLAT or settings.engine is not None
+        if settings.pca_dim is None and not indexed:
             folder = None  # nothing is derived
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ class SearchableGallery:
             if settings.pca_dim is not None:
                 self._project(folder)
             self.bytes_per_image = float(self.rows.itemsize * self.rows.shape[1])
-            if settings.index != FLAT:
+            if indexed:
                 self._set_index(folder)
 
     def search(self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -108,18 +110,25 @@ class SearchableGallery:
             self._held = as_float32(self.rows)
         return self.rows if self._held is None else self._held
 
-    def add(self, descriptors: np.ndarray) -> None:
-        """Further images, (N, D), which are numbered from G on. The index takes them as it was trained."""
-        before = len(self.rows)
+    def add(self, descriptors: np.ndarray, images: ImageSet | None = None) -> None:
+        """Further images, (N, D), which are numbered from G on. The index takes them as it was trained.
+
+        Parameters
+        ----------
+        images : these N images; an engine that keeps positions needs them.
+        """
         shortened = self.shortened(descriptors)
         if self.index is not None:
-            self._make_writable()
-            self.index.add(as_float32(shortened))
-            if self._place_of is not None:
-                self._place_of = np.concatenate([self._place_of, before + np.arange(len(descriptors))])
+            self._add_to_index(descriptors, shortened, images)
         self._held = None
         self.descriptors = joined(self.descriptors, descriptors)
         self.rows = self.descriptors if self.projection is None else joined(self.rows, shortened)
+
+    def _add_to_index(self, descriptors: np.ndarray, shortened: np.ndarray, images: ImageSet | None) -> None:
+        self._make_writable()
+        self.index.add(as_float32(shortened))
+        if self._place_of is not None:
+            self._place_of = np.concatenate([self._place_of, len(self.rows) + np.arange(len(descriptors))])
 
     def _make_writable(self) -> None:
         """Read an index that is mapped from its file into memory: a mapped one takes no additions."""
@@ -128,16 +137,20 @@ class SearchableGallery:
             self._set_nprobe()
 
     def remove(self, places: np.ndarray) -> None:
-        """Leave out some images, (N,) numbers; those after them move up. An index keeps their entries, and ignores them."""
+        """Leave out some images, (N,) numbers; those after them move up."""
         kept = np.delete(np.arange(len(self.rows)), places)
         if self.index is not None:
-            now = np.full(len(self.rows) + 1, -1)  # one more, for those that had been removed before
-            now[kept] = np.arange(len(kept))
-            self._place_of = now[self._place_of if self._place_of is not None else np.arange(len(self.rows))]
+            self._remove_from_index(places, kept)
         shortened = None if self.projection is None else Rows(self.rows, kept)
         self._held = None
         self.descriptors = Rows(self.descriptors, kept)
         self.rows = self.descriptors if shortened is None else shortened
+
+    def _remove_from_index(self, places: np.ndarray, kept: np.ndarray) -> None:
+        """An index of faiss keeps the entries, and they are ignored."""
+        now = np.full(len(self.rows) + 1, -1)  # one more, for those that had been removed before
+        now[kept] = np.arange(len(kept))
+        self._place_of = now[self._place_of if self._place_of is not None else np.arange(len(self.rows))]
 
     def exact(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """What an exact search in the same descriptors returns, see `search`."""
@@ -158,6 +171,7 @@ class SearchableGallery:
         """What it is and costs, as plain values."""
         settings = self.settings
         return {
+            "engine": settings.engine,
             "factory": settings.index,
             "nprobe": self.nprobe,
             "pca_dim": settings.pca_dim,
@@ -169,7 +183,7 @@ class SearchableGallery:
 
     def _project(self, folder: Path | None) -> None:
         settings, start = self.settings, time.perf_counter()
-        name = _key("pca", settings.pca_dim, settings.pca_whiten, settings.dtype, settings.seed)
+        name = projection_key(settings)
         if folder is not None and self._open_projection(folder / name):
             LOGGER.info("PCA to %d numbers is taken from %s", settings.pca_dim, folder)
             return
@@ -210,7 +224,7 @@ class SearchableGallery:
     def _set_index(self, folder: Path | None) -> None:
         settings = self.settings
         described = asdict(settings)
-        del described["nprobe"]
+        del described["nprobe"], described["engine"]  # which change nothing in the file
         path = None if folder is None else folder / f"{_key('index', *described.values())}.faiss"
         kept = None if path is None else _open_index(path, self.rows.shape)
         if kept is not None:
@@ -327,6 +341,10 @@ def _save_index(index: faiss.Index, path: Path, about: dict) -> int:
     size = path.stat().st_size
     write_text(path.with_suffix(".json"), json.dumps({**about, "faiss": faiss.__version__, "bytes": size}) + "\n")
     return size
+
+
+def projection_key(settings: RetrievalSettings) -> str:
+    return _key("pca", settings.pca_dim, settings.pca_whiten, settings.dtype, settings.seed)
 
 
 def _key(kind: str, *values) -> str:

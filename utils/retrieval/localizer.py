@@ -23,16 +23,10 @@ from datasets.reading.transforms import rgb_image, scale_image, size_of, stack_i
 from datasets.sizes import LongerSide, Scale, scale_text, size_fault, smallest_scaled
 from utils.retrieval.confidence import Search, find_calibration, place_ratios
 from utils.retrieval.embedding import EmbeddingOptions, check_descriptors
-from utils.retrieval.index import SearchableGallery
+from utils.retrieval.engines.choice import searchable
 from utils.retrieval.localize import SPREAD_AT, Localisation, Match, spread
 from utils.retrieval.settings import EXACT, RetrievalSettings, check_settings
-from utils.retrieval.store import (
-    PIXELS_PER_BATCH,
-    DescriptorStore,
-    default_folder,
-    folder_of,
-    weights_digest,
-)
+from utils.retrieval.store import PIXELS_PER_BATCH, DescriptorStore, default_folder, weights_digest
 from utils.runs.checkpoints import Checkpoint, find_weights, load_checkpoint
 from utils.system.compute import compute_on, resolve_device
 from utils.system.logs import LOGGER
@@ -55,6 +49,7 @@ class Localizer:
     zone : UTM zone of the gallery's positions, as `30N`; by default that of its latitudes and longitudes. Answers are then
         given in degrees too.
     retrieval : how the gallery is searched.
+    engine : where it is searched, in place of what `retrieval` says: by default here; or a Milvus server or file.
     reject : answers are `unknown` where the probability that the first match is right is below this; it needs a calibration
         beside the checkpoint (`eval.py --calibrate`).
     precision : `fp32`, `bf16`, `fp16`, or `auto` for bf16 where it is faster; descriptors of each are stored apart.
@@ -83,11 +78,13 @@ class Localizer:
         zone: str | Zone | None = None,
         retrieval: RetrievalSettings = EXACT,
         precision: str = "fp32",
+        engine: str | None = None,
         options: EmbeddingOptions | None = None,
         reject: float | None = None,
     ) -> None:
         checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(find_weights(checkpoint))
         zone = Zone.parse(zone) if isinstance(zone, str) else zone
+        retrieval = retrieval if engine is None else replace(retrieval, engine=engine)
         self.images, self.zone = open_gallery(gallery, positions, zone)
         self.scale = photo_scale(checkpoint, self.images.paths, image_size, scale)
         self._options = options or EmbeddingOptions(compute=compute_on(resolve_device(), precision))
@@ -99,7 +96,7 @@ class Localizer:
         self._store = DescriptorStore(self._model, digest, self.scale, self._options, folder, retrieval.dtype)
         check_settings(retrieval, self._model.descriptor_dim, self.images.folder, len(self.images))
         descriptors = self._store.descriptors(self.images.paths)
-        self._engine = SearchableGallery(descriptors, retrieval, folder_of(descriptors))
+        self._engine = searchable(descriptors, retrieval, self.images)
         self._lock = RLock()
 
     def __len__(self) -> int:
@@ -195,12 +192,13 @@ class Localizer:
             places = self._positions_of(paths) if positions is None else np.array(positions, np.float64).reshape(-1, 2)
             if len(places) != len(paths) or not np.isfinite(places).all():
                 raise ValueError(f"{len(places)} positions for {len(paths)} images; give finite numbers for each")
-            self._engine.add(self._store.descriptors(paths))
+            added = ImageSet(self.images.folder, tuple(paths), places, np.array([camera_of(path) for path in paths]))
+            self._engine.add(self._store.descriptors(paths), added)
             self.images = replace(
                 self.images,
-                paths=(*self.images.paths, *paths),
-                positions=np.concatenate([self.images.positions, places]),
-                cameras=np.concatenate([self.images.cameras, [camera_of(path) for path in paths]]),
+                paths=(*self.images.paths, *added.paths),
+                positions=np.concatenate([self.images.positions, added.positions]),
+                cameras=np.concatenate([self.images.cameras, added.cameras]),
             )
 
     def remove(self, paths: str | Path | Sequence[str | Path]) -> None:

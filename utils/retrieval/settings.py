@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from datasets.command_line import flag
+from utils.retrieval.engines.client import check_engine
 
 DESCRIPTOR_DTYPES = ("float32", "float16")
 DECODERS = ("cpu", "gpu")
@@ -34,12 +35,19 @@ class RetrievalSettings:
     dtype: str = flag(
         DESCRIPTOR_DTYPES[0], "numbers that descriptors are kept in", name="descriptor_dtype", choices=DESCRIPTOR_DTYPES
     )
+    engine: str | None = flag(
+        None,
+        "where the gallery is searched: http://HOST:PORT, a Milvus server or cluster; FILE.db, a file of Milvus Lite, for "
+        "trials (default: here, by faiss)",
+        metavar="URI",
+    )
     seed: int = 0
 
     @property
     def plain(self) -> bool:
-        """Whether it is the exact search in descriptors as the network gives them."""
-        return self.index == FLAT and self.pca_dim is None and self.dtype == DESCRIPTOR_DTYPES[0]
+        """Whether it is the exact search, here, in descriptors as the network gives them."""
+        exact = self.index == FLAT and self.engine is None
+        return exact and self.pca_dim is None and self.dtype == DESCRIPTOR_DTYPES[0]
 
 
 EXACT = RetrievalSettings()
@@ -74,6 +82,8 @@ def check_settings(settings: RetrievalSettings, dim: int, gallery: str, images: 
             f"--pca_dim {settings.pca_dim}: descriptors have {dim} numbers and {has}; give at most {min(dim, images)}"
         )
     dim = settings.pca_dim or dim
+    if settings.engine is not None:
+        check_engine(settings.engine, settings.index, dim)
     if settings.nprobe is not None and settings.nprobe > part.get("lists", 0):
         lists = part.get("lists", "no")
         raise ValueError(f"--nprobe {settings.nprobe}: {shown} has {lists} lists; give no more, or leave it out")

@@ -1,0 +1,1 @@
+"""Where a gallery is searched: here, or by a Milvus server."""
