@@ -1,11 +1,13 @@
 """Indexes beside exact search on clustered vectors: recall, bytes, build time, queries per second; and a rate of embedding.
 
     python3 -m benchmarks.speed.retrieval [--small] [--vectors 1000000] [--dim 256] [--out docs/retrieval.json]
+    python3 -m benchmarks.speed.retrieval --engine http://HOST:PORT --vectors 100000 --indexes Flat IVF1024,Flat
 
 Vectors are views of places: each place lies around one of a thousand districts, five views lie around a place, and queries are
 further views with more noise, as of another season. Variance falls from component to component, as in descriptors. Everything
 follows from the seed. The vectors lie in a file, like the galleries in eval.py's store, and eval.py's code searches them. Each
-index takes turns with the exact search (medians of three rounds), because the speed of a shared machine drifts.
+index takes turns with the exact search (medians of three rounds), because the speed of a shared machine drifts. With an engine,
+the table gives wall time, since CPU time is spent elsewhere, and the time of a query that is asked alone.
 """
 
 import os
@@ -23,7 +25,9 @@ import torch
 
 from benchmarks.harness.command_line import benchmark_parser, write_record
 from datasets.command_line import OneLineParser, positive
+from datasets.places import ImageSet
 from models import build_model
+from utils.retrieval.engines.milvus import MilvusGallery
 from utils.retrieval.exact import search
 from utils.retrieval.index import CANDIDATES, SearchableGallery
 from utils.retrieval.settings import RetrievalSettings, check_settings
@@ -34,7 +38,7 @@ VIEWS, DISTRICTS = 5, 1000
 OWN, VIEW_NOISE, QUERY_NOISE = 1.0, 0.5, 1.4
 """Spread of places around their district (districts have 1), and of a gallery's views and of queries around their place."""
 PLACES_AT_ONCE = 10_000
-ROUNDS = 3
+ROUNDS, ALONE = 3, 50
 TOP = 20
 INDEXES = ("IVF4096,Flat", "OPQ64_256,IVF4096,PQ64", "HNSW32")
 SMALL = {"vectors": 20_000, "graph_vectors": 10_000, "queries": 200, "indexes": ["IVF256,Flat", "PQ64", "HNSW32"]}
@@ -94,15 +98,21 @@ def found(reference: np.ndarray, indexes: np.ndarray, n: int) -> float:
 
 
 def compare(
-    name: str, nprobes: list[int | None], gallery: np.ndarray, town: Town, count: int, folder: Path
+    name: str,
+    nprobes: list[int | None],
+    gallery: np.ndarray,
+    town: Town,
+    count: int,
+    folder: Path,
+    engine: str | None = None,
 ) -> list[dict]:
     """One row per nprobe: an index of the gallery against the exact search, in turns."""
     queries, places = town.queries(count, len(gallery) // VIEWS)
-    settings = RetrievalSettings(name, seed=town.seed)
+    settings = RetrievalSettings(name, engine=engine, seed=town.seed)
     check_settings(settings, town.dim, "of the benchmark", len(gallery))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    searchable, wall, cpu = timed(lambda: SearchableGallery(gallery, settings, folder))
+    searchable, wall, cpu = timed(lambda: opened(gallery, settings, folder))
     answers: dict[int | None, np.ndarray] = {}
     runs: dict[int | str | None, list[tuple[float, float]]] = {key: [] for key in ("exact", *nprobes)}
     for _ in range(ROUNDS):
@@ -117,6 +127,7 @@ def compare(
         set_nprobe(searchable, nprobe)
         raw, indexes = searchable.candidates(queries, CANDIDATES), answers[nprobe]
         exact_s, index_s = ([wall for wall, _ in runs[key]] for key in ("exact", nprobe))
+        alone = [timed(lambda q=q: searchable.search(queries[q : q + 1], TOP))[1] for q in range(min(ALONE, count))]
         rows.append(
             {
                 "index": name,
@@ -135,6 +146,7 @@ def compare(
                 "exact_queries_per_s": count / statistics.median(exact_s),
                 "queries_per_cpu_s": count / statistics.median(cpu for _, cpu in runs[nprobe]),
                 "exact_queries_per_cpu_s": count / statistics.median(cpu for _, cpu in runs["exact"]),
+                "alone_ms": 1000 * statistics.median(alone),
                 "times_exact": statistics.median(e / i for e, i in zip(exact_s, index_s)),
             }
         )
@@ -142,8 +154,20 @@ def compare(
     return rows
 
 
+def opened(gallery: np.ndarray, settings: RetrievalSettings, folder: Path) -> SearchableGallery:
+    """The gallery, searched by faiss or by the settings' engine, where its images stand in a row."""
+    if settings.engine is None:
+        return SearchableGallery(gallery, settings, folder)
+    places = np.stack([np.arange(len(gallery), dtype=float), np.zeros(len(gallery))], 1)
+    names = tuple(f"{number}.jpg" for number in range(len(gallery)))
+    images = ImageSet(str(folder), names, places, np.full(len(gallery), ""))
+    return MilvusGallery(gallery, settings, folder, images)
+
+
 def set_nprobe(searchable: SearchableGallery, nprobe: int | None) -> None:
-    if nprobe is not None:
+    if nprobe is not None and searchable.settings.engine:
+        searchable.nprobe = nprobe
+    elif nprobe is not None:
         faiss.extract_index_ivf(searchable.index).nprobe = nprobe
 
 
@@ -177,6 +201,23 @@ def table(rows: list[dict]) -> str:
     return "\n".join(align([header, *cells]))
 
 
+def wall_table(rows: list[dict]) -> str:
+    """What an engine found, and how long it took."""
+    header = ["index", "vectors", "nprobe", "raw @1", "@1", "@20", "build s", "queries/s", "one query ms", "exact/s"]
+    cells = [
+        [r["index"], str(r["vectors"]), str(r["nprobe"] or "-")]
+        + [f"{100 * r[k]:.1f}" for k in ("found@1_before_reranking", "found@1", "found@20")]
+        + [
+            f"{r['build_s']:.1f}",
+            f"{r['queries_per_s']:.0f}",
+            f"{r['alone_ms']:.1f}",
+            f"{r['exact_queries_per_s']:.0f}",
+        ]
+        for r in rows
+    ]
+    return "\n".join(align([header, *cells]))
+
+
 def build_parser() -> OneLineParser:
     parser = benchmark_parser("speed.retrieval", __doc__)
     add = parser.add_argument
@@ -188,6 +229,7 @@ def build_parser() -> OneLineParser:
     add("--nprobes", type=positive, nargs="+", default=[1, 4, 16, 64], metavar="N", help="lists to search")
     add("--seed", type=int, default=0, metavar="N", help="of the vectors")
     add("--small", action="store_true", help=f"a quick look: {SMALL}")
+    add("--engine", metavar="URI", help="of Milvus, which searches in place of faiss")
     add("--work", type=Path, metavar="DIR", help="for temporary files")
     return parser
 
@@ -205,7 +247,10 @@ def main(argv: list[str] | None = None) -> int:
         for name in args.indexes:
             gallery = vectors[: args.graph_vectors] if "HNSW" in name else vectors
             nprobes = args.nprobes if "IVF" in name else [None]
-            rows += compare(name, nprobes, gallery, town, args.queries, Path(work, "index"))
+            rows += compare(name, nprobes, gallery, town, args.queries, Path(work, "index"), args.engine)
+    if args.engine:
+        print(wall_table(rows))
+        return 0
     embedding = embedding_rate()
     print(table(rows))
     print(f"embedding, resnet50 at 960x540: {embedding['cpu_s_per_image']:.2f} CPU s per image")

@@ -1,6 +1,7 @@
 """What Milvus takes: an address, and an index named as faiss names it. pymilvus is imported when it is needed."""
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,10 +52,13 @@ def connect(uri: str) -> "MilvusClient":
         raise ValueError(f"--engine {uri}: needs {' and '.join(absent)}: pip install pymilvus milvus-lite")
     for name in ("pymilvus", "milvus_lite", "grpc"):  # they print what they raise, with its traceback
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # the processes that read images do not use it
     from pymilvus import MilvusClient
 
+    # Lite answers pings with a complaint on stderr
+    quiet = {"grpc_options": {"grpc.keepalive_time_ms": 2**31 - 1}} if lite else {}
     with milvus_errors(uri):
-        return MilvusClient(uri, timeout=SECONDS_TO_CONNECT)
+        return MilvusClient(uri, timeout=SECONDS_TO_CONNECT, **quiet)
 
 
 def is_lite(uri: str) -> bool:

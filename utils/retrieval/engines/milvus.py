@@ -60,6 +60,7 @@ class MilvusGallery(SearchableGallery):
         parameters = {"ef": count} if self._kind == "HNSW" else {"nprobe": self.nprobe} if self.nprobe else {}
         how = {"metric_type": "L2", "params": parameters}
         asked = {"limit": count, "search_params": how, "output_fields": [ID], "anns_field": VECTOR}
+        asked["consistency_level"] = "Session"  # what this process has put in; to wait for others takes 0.2 s a call
         for start in range(0, len(queries), at_once):
             with milvus_errors(self.settings.engine):
                 some = as_float32(queries[start : start + at_once])
@@ -74,44 +75,56 @@ class MilvusGallery(SearchableGallery):
     def _set_index(self, folder: Path | None) -> None:
         start, settings = time.perf_counter(), self.settings
         self.index = connect(settings.engine)
-        self._kind, parameters = milvus_index(settings.index)
-        if "nlist" in parameters:
-            self.nprobe = settings.nprobe or default_nprobe(parameters["nlist"])
+        self._kind, self._parameters = milvus_index(settings.index)
+        if "nlist" in self._parameters:
+            self.nprobe = settings.nprobe or default_nprobe(self._parameters["nlist"])
         key, file, ids = identity(self.descriptors)
         list_of_images = None if settings.pca_dim is None else [projection_key(settings), folder and folder.name]
         about = [FORMAT, file, os.path.abspath(self._images.folder), settings.index, list_of_images]
         self._collection = f"segvpr_{key}_{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]}"
         with milvus_errors(settings.engine):
-            self._open_collection(self._kind, parameters)
-            missing = self._missing(ids, self._images)
-            self._insert(ids, self.rows, self._images, missing)
-            if len(missing):
-                self.index.flush(self._collection)  # only then is the index built
+            missing = self._fill(ids)
         self._set_ids(ids)
         self.bytes_per_image = 4.0 * self.rows.shape[1]
         self.build_s += time.perf_counter() - start
         where = f"collection {self._collection} at {settings.engine}"
         LOGGER.info("%d of %d descriptors are new in %s", len(missing), len(ids), where)
 
-    def _open_collection(self, kind: str, parameters: dict) -> None:
-        """Make it if there is none."""
+    def _fill(self, ids: np.ndarray) -> np.ndarray:
+        """Put into the collection what is not in it; returns which images that were."""
+        new = not self.index.has_collection(self._collection)
+        if new:
+            self._create()
+        else:
+            self._load()
+        missing = np.arange(len(ids)) if new else self._missing(ids, self._images)
+        self._insert(ids, self.rows, self._images, missing)
+        if len(missing):
+            self.index.flush(self._collection)  # only what is flushed goes into the index
+        if new:  # a collection that is loaded while it is filled has a coarser index for its first half minute
+            self._load()
+        return missing
+
+    def _create(self) -> None:
         from pymilvus import DataType
 
-        if not self.index.has_collection(self._collection):
-            schema = self.index.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field(ID, DataType.INT64, is_primary=True)
-            schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=self.rows.shape[1])
-            for name in ("path", "camera"):
-                schema.add_field(name, DataType.VARCHAR, max_length=LONGEST_TEXT)
-            for name in ("easting", "northing"):
-                schema.add_field(name, DataType.DOUBLE)
+        schema = self.index.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(ID, DataType.INT64, is_primary=True)
+        schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=self.rows.shape[1])
+        for name in ("path", "camera"):
+            schema.add_field(name, DataType.VARCHAR, max_length=LONGEST_TEXT)
+        for name in ("easting", "northing"):
+            schema.add_field(name, DataType.DOUBLE)
+        # weaker consistency does not find what another process put in a moment ago
+        self.index.create_collection(self._collection, schema=schema, consistency_level="Strong")
+
+    def _load(self) -> None:
+        """Build the index if there is none, and load the collection."""
+        if not self.index.list_indexes(self._collection):
             index = self.index.prepare_index_params()
             # one below the other: Lite does not see them otherwise, and a server takes both
-            index.add_index(VECTOR, index_type=kind, metric_type="L2", params={"params": parameters})
-            # weaker consistency does not find what was inserted a moment ago
-            self.index.create_collection(
-                self._collection, schema=schema, index_params=index, consistency_level="Strong"
-            )
+            index.add_index(VECTOR, index_type=self._kind, metric_type="L2", params={"params": self._parameters})
+            self.index.create_index(self._collection, index)
         self.index.load_collection(self._collection)
 
     def _missing(self, ids: np.ndarray, images: ImageSet) -> np.ndarray:

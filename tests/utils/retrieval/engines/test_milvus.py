@@ -44,7 +44,9 @@ def uri(request, tmp_path):
 def images(folder: Path, count: int = IMAGES) -> ImageSet:
     """In turns by two cameras, 5 m apart."""
     positions = np.stack([5.0 * np.arange(count), np.full(count, 0.1)], 1)
-    return ImageSet(str(folder), tuple(f"{n}.jpg" for n in range(count)), positions, np.array(["a", ""] * count)[:count])
+    return ImageSet(
+        str(folder), tuple(f"{n}.jpg" for n in range(count)), positions, np.array(["a", ""] * count)[:count]
+    )
 
 
 @pytest.fixture
@@ -136,7 +138,9 @@ def test_what_another_list_put_into_the_collection_is_not_found(uri, tmp_path):
     searchable(rows, settings, images(tmp_path, len(rows)))
     own = Rows(rows, np.arange(150, len(rows)))
     gallery = searchable(own, settings, images(tmp_path))
-    for mine, theirs in zip(gallery.search(GALLERY[:1], 5), SearchableGallery(own, RetrievalSettings()).search(GALLERY[:1], 5)):
+    for mine, theirs in zip(
+        gallery.search(GALLERY[:1], 5), SearchableGallery(own, RetrievalSettings()).search(GALLERY[:1], 5)
+    ):
         np.testing.assert_allclose(mine, theirs, atol=1e-3)
 
 
@@ -195,7 +199,9 @@ def test_numbers_are_those_of_the_store(tmp_path):
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("factory", ["OPQ4,IVF4,PQ8", "IVF4_HNSW8,Flat", "IVF4,SQ4", "IVF4,PQ8x4fs", "PQ8", "HNSW8,SQ8"])
+@pytest.mark.parametrize(
+    "factory", ["OPQ4,IVF4,PQ8", "IVF4_HNSW8,Flat", "IVF4,SQ4", "IVF4,PQ8x4fs", "PQ8", "HNSW8,SQ8"]
+)
 def test_an_index_that_milvus_lacks_is_named(factory):
     with pytest.raises(ValueError, match=f"--index {factory}: Milvus has no such index; .* give Flat, HNSW32"):
         client.check_engine("milvus.db", factory, 32)
