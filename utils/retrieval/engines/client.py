@@ -36,7 +36,11 @@ def milvus_index(factory: str) -> tuple[str, dict[str, int]]:
 
 def check_engine(uri: str, factory: str, dim: int) -> None:
     """ValueError or OSError if this engine cannot be reached, or cannot search descriptors of `dim` numbers in this way."""
-    milvus_index(factory)
+    kind, _ = milvus_index(factory)
+    if is_lite(uri) and kind == "IVF_PQ":
+        raise ValueError(
+            f"--index {factory}: Milvus Lite has no such index; with a file, give IVF4096,SQ8 or a simpler one"
+        )
     if dim > MOST_NUMBERS:
         raise ValueError(f"--engine: Milvus takes at most {MOST_NUMBERS} numbers, not {dim}; give --pca_dim too")
     connect(uri).close()
@@ -57,7 +61,12 @@ def connect(uri: str) -> "MilvusClient":
 
     # Lite answers pings with a complaint on stderr
     quiet = {"grpc_options": {"grpc.keepalive_time_ms": 2**31 - 1}} if lite else {}
-    with milvus_errors(uri):
+    remedy = (
+        "see that no other process has this file open, and that it was made by Milvus Lite"
+        if lite
+        else "see that the server runs, and that the address is right"
+    )
+    with milvus_errors(uri, f"; {remedy}"):
         return MilvusClient(uri, timeout=SECONDS_TO_CONNECT, **quiet)
 
 
@@ -66,7 +75,7 @@ def is_lite(uri: str) -> bool:
 
 
 @contextmanager
-def milvus_errors(uri: str) -> Iterator[None]:
+def milvus_errors(uri: str, remedy: str = "") -> Iterator[None]:
     """What Milvus refuses, as one line that names the flag."""
     from pymilvus import MilvusException
 
@@ -74,6 +83,4 @@ def milvus_errors(uri: str) -> Iterator[None]:
         yield
     except (MilvusException, ValueError) as error:  # ValueError: a port that is no number
         reason = " ".join(str(getattr(error, "message", error)).split())
-        lite = "see that no other process has this file open, and that it was made by Milvus Lite"
-        remedy = lite if is_lite(uri) else "see that the server runs, and that the address is right"
-        raise OSError(f"--engine {uri}: {reason}; {remedy}") from error
+        raise OSError(f"--engine {uri}: {reason}{remedy}") from error
