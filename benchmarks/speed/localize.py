@@ -1,4 +1,4 @@
-"""Time from a photo to its place: a cold start, the class Localizer, standard input, and adding images to a store.
+"""Time from a photo to its place: a cold start, the class Localizer, standard input, HTTP, and adding images to a store.
 
     python3 -m benchmarks.speed.localize [--images 150] [--photos 50] [--stored 10000] [--out docs/localize.json]
 
@@ -9,11 +9,15 @@ stand beside them where one process does the work, since other work on the machi
 """
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from http.client import HTTPConnection
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -97,6 +101,39 @@ def through_standard_input(work: Path, photos: Sequence[str]) -> dict[str, float
     return percentiles(seconds[1:])
 
 
+def over_http(work: Path, photos: Sequence[str]) -> dict[str, float]:
+    """Per photo, from sending it to `utils.serve` on this machine to reading the answer."""
+    absent = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if absent:
+        print(f"HTTP: left out, needs {' and '.join(absent)}: pip install starlette uvicorn", file=sys.stderr)
+        return {}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = ["--gallery", str(work / "gallery"), "--resume", str(work / "best.pth"), "--port", str(port)]
+    seconds = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "utils.serve", *flags], cwd=EVAL.parent, stdout=subprocess.DEVNULL
+    ) as server:
+        try:
+            connection = HTTPConnection("127.0.0.1", port, timeout=300)
+            while connection.sock is None:  # it listens before the gallery is open, and answers after that
+                if server.poll() is not None:
+                    raise ValueError("utils.serve: ended before it answered")
+                with suppress(ConnectionRefusedError):
+                    connection.connect()
+                time.sleep(0.1)
+            for photo in [photos[0], *photos]:
+                began = time.perf_counter()
+                connection.request("POST", "/localize", Path(photo).read_bytes())
+                answer = connection.getresponse()
+                if b'"matches"' not in answer.read():
+                    raise ValueError(f"{photo}: was answered with status {answer.status}")
+                seconds.append(time.perf_counter() - began)
+        finally:
+            server.terminate()
+    return percentiles(seconds[1:])
+
+
 def adding(work: Path, model: SegVPR, count: int, more: int = 100) -> dict[str, float]:
     """Seconds to store many images, then to add some, and to open all; embedding takes no time."""
     files = [work / "many" / f"{number}.jpg" for number in range(count + more)]
@@ -135,6 +172,7 @@ def measure(images: int, photos: int, stored: int) -> dict[str, dict]:
             "cold start": cold_start(work, asked[0]),
             "class": through_the_class(work, asked),
             "standard input": through_standard_input(work, asked),
+            "HTTP": over_http(work, asked),
             "store": adding(work, model, stored),
         }
 
