@@ -10,6 +10,7 @@ import json
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,8 +148,7 @@ def localize_photos(args: argparse.Namespace) -> None:
         LOGGER.info("no --resume: using the network for photos that ships, %s", args.resume)
     checkpoint = with_scales(load_checkpoint(args.resume), args.scale_indexes)
     photos = [] if from_stdin else photo_paths(args.localize)
-    listed = list_images(args.gallery) if args.gallery.is_dir() else []
-    scale = photo_scale(checkpoint, listed, args.image_size, args.eval_scale)
+    scale = photo_scale(checkpoint, partial(gallery_files, args.gallery), args.image_size, args.eval_scale)
     photos, faults = usable_photos(photos, smallest_scaled(scale)) if photos else ([], {})
     localizer = opened_gallery(args, checkpoint, scale, screening)
     prior = {"near": args.near, "near_latlon": args.near_latlon, "camera": args.camera}
@@ -168,6 +168,11 @@ def localize_photos(args: argparse.Namespace) -> None:
     if faults:
         LOGGER.info("%d of %d photos were looked up", len(photos), len(photos) + len(faults))
     screening.log_summary()
+
+
+def gallery_files(gallery: Path) -> list[str]:
+    """The images of a gallery's folder; none of a CSV file, whose images are sized as any photos."""
+    return list_images(gallery) if gallery.is_dir() else []
 
 
 def opened_gallery(args: argparse.Namespace, checkpoint: Checkpoint, scale: Scale, screening: Screening) -> Localizer:

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,7 +86,7 @@ class Localizer:
         zone = Zone.parse(zone) if isinstance(zone, str) else zone
         retrieval = retrieval if engine is None else replace(retrieval, engine=engine)
         self.images, self.zone = open_gallery(gallery, positions, zone)
-        self.scale = photo_scale(checkpoint, self.images.paths, image_size, scale)
+        self.scale = photo_scale(checkpoint, lambda: self.images.paths, image_size, scale)
         self._options = options or EmbeddingOptions(compute=compute_on(resolve_device(), precision))
         self._model = self._options.compute.place(checkpoint.build())
         self._embedder = self._options.compute.embedder(self._model)
@@ -331,14 +331,22 @@ def open_gallery(
 
 
 def photo_scale(
-    checkpoint: Checkpoint, gallery: Sequence[str], image_size: int | None = None, scale: Scale | None = None
+    checkpoint: Checkpoint,
+    gallery: Callable[[], Sequence[str]],
+    image_size: int | None = None,
+    scale: Scale | None = None,
 ) -> Scale:
-    """How photos and their gallery are resized: as asked for, else as the network was trained, else as the gallery's kind."""
+    """How photos and their gallery are resized: as asked for, else as the network was trained, else as the gallery's kind.
+
+    Parameters
+    ----------
+    gallery : gives its paths; called only if the kind decides, since listing a large folder takes long.
+    """
     if image_size is not None or scale is not None:
         return scale if image_size is None else LongerSide(image_size)
     if checkpoint.image_size is not None:
         return LongerSide(checkpoint.image_size)
-    scale = detect_kind(list(gallery))[0].eval_scale
+    scale = detect_kind(list(gallery()))[0].eval_scale
     LOGGER.warning(
         "%s does not record the size of its training's images, so photos are %s; --image_size brings them to another",
         *(checkpoint.path, "used as they are" if scale == 1 else scale_text(scale)),
