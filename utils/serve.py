@@ -19,8 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasets.command_line import one_line
+from datasets.command_line import one_line, read_flags
 from utils.retrieval import Localizer
+from utils.retrieval.settings import RetrievalSettings
 from utils.system.command import run_command
 from utils.system.logs import LOGGER, start_logging
 
@@ -126,7 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise OSError(f"--host {args.host}, --port {args.port}: {error.strerror}; give another port") from error
         with listening:
             hosts = LOOPBACK if args.host in LOOPBACK else ["*"]
-            localizer = Localizer(args.resume, args.gallery, args.positions, precision=args.precision)
+            retrieval = read_flags(RetrievalSettings, args)
+            localizer = Localizer(
+                args.resume, args.gallery, args.positions, precision=args.precision, retrieval=retrieval
+            )
             served = application(localizer, int(args.limit_mb * 2**20), hosts)
             LOGGER.info("open http://%s:%d", *listening.getsockname()[:2])
             uvicorn.Server(uvicorn.Config(served, log_level="warning")).run(sockets=[listening])

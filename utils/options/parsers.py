@@ -150,4 +150,5 @@ def serve_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit_mb", type=number(float, {"above": 0}), default=32.0, metavar="MB", help="largest photo (default: 32)"
     )
+    add_flags(parser, RetrievalSettings, "retrieval")
     return parser
