@@ -145,6 +145,10 @@ def make(settings: Settings) -> None:
         Job(path, path.relative_to(queries).as_posix(), out, settings.kinds, settings.seed)
         for path in map(Path, list_images(queries)[:: settings.every])
     ]
+    names = {job.name for job in jobs}
+    for folder in (out / kind for kind in (*settings.kinds, CLEAN)):
+        if folder.is_dir() and any(Path(p).relative_to(folder).as_posix() not in names for p in list_images(folder)):
+            raise ValueError(f"--out {out}: {folder.name} holds other photos; give another folder")
     with_progress(run_jobs(write_copies, jobs, settings.workers, chunk=8), [len(settings.kinds)] * len(jobs), "altered")
     originals = [(job.source, out / CLEAN / job.name) for job in jobs]
     for path in map(Path, list_images(gallery) if gallery else ()):

@@ -327,11 +327,12 @@ def evaluation_table(found: dict[str, dict[str, dict]]) -> str:
 def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]) -> None:
     """Train all legs, write the file that ships, and evaluate it."""
     start_logging()
-    if args.legs > VALIDATION_SEED - FIRST_TRAINING_SEED:
-        raise ValueError(
-            f"--legs {args.legs}: more than there are training towns; give at most {VALIDATION_SEED - FIRST_TRAINING_SEED}"
-        )
     recipe, folder = RECIPES[args.recipe], Path("runs", args.name)
+    most = VALIDATION_SEED - FIRST_TRAINING_SEED - recipe.head_legs
+    if args.legs > most:
+        raise ValueError(f"--legs {args.legs}: more than there are training towns; give at most {most}")
+    if recipe.head_legs and main_parser().parse_args(list(extra)).sem_loss_weight == 0:
+        raise ValueError(f"--sem_loss_weight 0: the last {recipe.head_legs} legs train the head alone; leave it out")
     folder.mkdir(parents=True, exist_ok=True)
     out = args.out or folder / f"segvpr_{args.recipe}.pth"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -347,7 +348,7 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
         model = mixed(before, weights_of(folder, count - 1), recipe.kept)
     write_atomically(out, content_of(model.config, half_precision(model.state_dict()), {}, max(args.size)))
     size = out.stat().st_size
-    found = evaluate(args, {"untrained": before, f"after_{args.legs}_legs": out}, extra)
+    found = evaluate(args, {"untrained": before, f"after_{count}_legs": out}, extra)
     start_logging()  # again: eval.py has closed the log
     record = {"command": shlex.join(["python3", "-m", "benchmarks.train_town", *command]), "machine": machine()}
     record |= {"bytes": size, "legs": legs, "evaluation": found}

@@ -40,8 +40,7 @@ class FusedConv(nn.Module):
         super().__init__()
         self.weight, self.bias, self.function = conv.weight, conv.bias, function
         self._geometry = [*conv.padding], [*conv.stride], [*conv.dilation], conv.groups
-        self._shape: torch.Size | None = None
-        self._laid_out: Tensor | None = None
+        self._laid_out: tuple[torch.Size, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.weight.dtype)  # images may come in another
@@ -55,13 +54,18 @@ class FusedConv(nn.Module):
 
     def __getstate__(self) -> dict:
         """Without the laid out weights, which can be neither copied nor pickled; the next call lays them out again."""
-        return {**self.__dict__, "_shape": None, "_laid_out": None}
+        return {**self.__dict__, "_laid_out": None}
 
     def _weight(self, x: Tensor) -> Tensor:
-        if self._shape != x.shape:
-            self._shape = x.shape
-            self._laid_out = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry, [*x.shape])
-        return self._laid_out
+        held = self._laid_out
+        if held is None or held[0] != x.shape:  # in one step: several threads may ask at once
+            made = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry, [*x.shape])
+            held = self._laid_out = x.shape, made
+        return held[1]
+
+    def _load_from_state_dict(self, *arguments) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._laid_out = None
 
 
 class FusedBlock(nn.Module):

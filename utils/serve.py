@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from datasets.command_line import one_line, read_flags
 from utils.retrieval import Localizer
+from utils.retrieval.engines.client import EngineError
 from utils.retrieval.settings import RetrievalSettings
 from utils.system.command import run_command
 from utils.system.logs import LOGGER, start_logging
@@ -94,6 +95,9 @@ def look_up(localizer: Localizer, body: bytes) -> tuple[int, dict]:
         file.flush()
         try:
             found = asdict(localizer.locate(file.name))
+        except EngineError as fault:
+            LOGGER.error("%s", one_line(fault))
+            return 503, {"error": "the gallery cannot be searched at the moment; try again"}
         except (ValueError, OSError) as fault:
             return 400, {"error": one_line(fault).replace(file.name, "photo")}
     numbers = numbers_of(localizer.images.paths)

@@ -61,14 +61,21 @@ def state(job: Job) -> str:
     run = newest_run(job)
     if run is None:
         return NEW
-    resumable = (run / LAST).exists() or (run / PREVIOUS).exists()
-    recorded = load_newest(run / (LAST if resumable else BEST)).training["record"]["arguments"]
-    odd = changed(recorded, arguments_of(job.flags))
+    odd = changed(recorded(job), arguments_of(job.flags))
     if odd:
         raise ValueError(
             f"{run}: was made with other arguments ({'; '.join(odd)}); give those, or move the folder away"
         )
     return FINISHED if (run / RESULTS).is_file() else BEGUN
+
+
+def recorded(job: Job) -> dict | None:
+    """The arguments that the run on disk was made with; None without one."""
+    run = newest_run(job)
+    if run is None:
+        return None
+    resumable = (run / LAST).exists() or (run / PREVIOUS).exists()
+    return load_newest(run / (LAST if resumable else BEST)).training["record"]["arguments"]
 
 
 def own_flags(line: Sequence[str], program: str, decided: Container[str]) -> dict[str, str]:

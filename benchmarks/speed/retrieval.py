@@ -10,6 +10,7 @@ index takes turns with the exact search (medians of three rounds), because the s
 the table gives wall time, since CPU time is spent elsewhere, and the time of a query that is asked alone.
 """
 
+import argparse
 import os
 import shutil
 import statistics
@@ -24,9 +25,10 @@ import numpy as np
 import torch
 
 from benchmarks.harness.command_line import benchmark_parser, write_record
-from datasets.command_line import OneLineParser, positive
+from datasets.command_line import OneLineParser, positive, run_tool
 from datasets.places import ImageSet
 from models import build_model
+from utils.retrieval.engines.client import check_engine
 from utils.retrieval.engines.milvus import MilvusGallery
 from utils.retrieval.exact import search
 from utils.retrieval.index import CANDIDATES, SearchableGallery
@@ -238,6 +240,13 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.small:
         vars(args).update(SMALL)
+    return run_tool("benchmarks.speed.retrieval", lambda: measure(args))
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Build, search and compare all indexes."""
+    for name in args.indexes if args.engine else ():
+        check_engine(args.engine, name, args.dim)  # before anything long begins
     load = os.getloadavg()[0]
     rows = []
     with tempfile.TemporaryDirectory(dir=args.work) as work:
@@ -250,7 +259,8 @@ def main(argv: list[str] | None = None) -> int:
             rows += compare(name, nprobes, gallery, town, args.queries, Path(work, "index"), args.engine)
     if args.engine:
         print(wall_table(rows))
-        return 0
+        write_record(args.out, {"load_at_start": load, "engine": args.engine, "indexes": rows})
+        return
     embedding = embedding_rate()
     print(table(rows))
     print(f"embedding, resnet50 at 960x540: {embedding['cpu_s_per_image']:.2f} CPU s per image")
@@ -259,7 +269,6 @@ def main(argv: list[str] | None = None) -> int:
     faiss_used = {"version": faiss.__version__, "compiled": faiss.get_compile_options().strip()}
     found = {"flat_bytes_per_vector": 4 * args.dim, "indexes": rows, "embedding": embedding}
     write_record(args.out, {"load_at_start": load, "faiss": faiss_used, "settings": settings, **found})
-    return 0
 
 
 if __name__ == "__main__":

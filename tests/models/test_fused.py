@@ -47,4 +47,7 @@ def test_a_fused_encoder_can_be_copied_after_its_first_use():
     fuse_convolutions(fused.encoder)
     images = pictures("copied", 1, 97, 113)
     found = fused.embed(images)
-    torch.testing.assert_close(copy.deepcopy(fused).embed(images), found)
+    twin = copy.deepcopy(fused)
+    torch.testing.assert_close(twin.embed(images), found)
+    twin.load_state_dict({name: 0 * value for name, value in twin.state_dict().items()})
+    assert not torch.allclose(twin.embed(images), found), "weights that are loaded take effect"

@@ -67,7 +67,8 @@ class RunOptions:
     )
     train_enc_from: str = flag(
         "all",
-        "first encoder stage that is trained; none: head, attention and discriminator alone",
+        "first encoder stage that is trained; none: head, attention and discriminator alone (and batch norm's "
+        "statistics, unless --freeze_bn)",
         choices=("all", "1", "2", "3", "4", "none"),
         group="network",
     )

@@ -52,7 +52,7 @@ class Localizer:
     engine : where it is searched, in place of what `retrieval` says: by default here; or a Milvus server or file.
     reject : answers are `unknown` where the probability that the first match is right is below this; it needs a calibration
         beside the checkpoint (`eval.py --calibrate`).
-    precision : `fp32`, `bf16`, `fp16`, or `auto` for bf16 where it is faster; descriptors of each are stored apart.
+    precision : `fp32` (default), `bf16`, `fp16`, or `auto` for bf16 where it is faster; descriptors of each are stored apart.
     options : machine, precision and batch size in one; by default the first GPU, or else the CPU.
 
     Attributes
@@ -77,7 +77,7 @@ class Localizer:
         scale: Scale | None = None,
         zone: str | Zone | None = None,
         retrieval: RetrievalSettings = EXACT,
-        precision: str = "fp32",
+        precision: str | None = None,
         engine: str | None = None,
         options: EmbeddingOptions | None = None,
         reject: float | None = None,
@@ -87,7 +87,9 @@ class Localizer:
         retrieval = retrieval if engine is None else replace(retrieval, engine=engine)
         self.images, self.zone = open_gallery(gallery, positions, zone)
         self.scale = photo_scale(checkpoint, lambda: self.images.paths, image_size, scale)
-        self._options = options or EmbeddingOptions(compute=compute_on(resolve_device(), precision))
+        if options is not None and precision is not None:
+            raise ValueError("precision: options.compute has one already; give one of the two")
+        self._options = options or EmbeddingOptions(compute=compute_on(resolve_device(), precision or "fp32"))
         self._model = self._options.compute.place(checkpoint.build())
         self._embedder = self._options.compute.embedder(self._model)
         self._retrieval, digest = retrieval, weights_digest(self._model)

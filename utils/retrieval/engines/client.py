@@ -22,7 +22,14 @@ INDEXES = {
 OFFERED = "Flat, HNSW32, IVF4096,Flat, IVF4096,SQ8 or IVF4096,PQ64"
 EF_CONSTRUCTION = 200
 MOST_NUMBERS = 32_768
+MOST_LISTS = 65_536
 SECONDS_TO_CONNECT = 10
+TOKEN = "SEGVPR_MILVUS_TOKEN"
+"""Environment variable with `user:password`, or a token, of a server that asks for it."""
+
+
+class EngineError(OSError):
+    """Milvus cannot be reached, or refuses a request; the message is one line."""
 
 
 def milvus_index(factory: str) -> tuple[str, dict[str, int]]:
@@ -36,7 +43,9 @@ def milvus_index(factory: str) -> tuple[str, dict[str, int]]:
 
 def check_engine(uri: str, factory: str, dim: int) -> None:
     """ValueError or OSError if this engine cannot be reached, or cannot search descriptors of `dim` numbers in this way."""
-    kind, _ = milvus_index(factory)
+    kind, parameters = milvus_index(factory)
+    if parameters.get("nlist", 0) > MOST_LISTS:
+        raise ValueError(f"--index {factory}: Milvus takes at most {MOST_LISTS} lists; give fewer")
     if is_lite(uri) and kind == "IVF_PQ":
         raise ValueError(
             f"--index {factory}: Milvus Lite has no such index; with a file, give IVF4096,SQ8 or a simpler one"
@@ -49,6 +58,8 @@ def check_engine(uri: str, factory: str, dim: int) -> None:
 def connect(uri: str) -> "MilvusClient":
     """A client of a server, or of a file of Milvus Lite; ValueError or OSError, in one line, if that is not possible."""
     lite = is_lite(uri)
+    if "@" in uri and not lite:
+        raise ValueError(f"--engine: results keep the address, so leave user and password out, and set {TOKEN}")
     if not lite and not re.match("https?://.", uri):
         raise ValueError(f"--engine {uri}: give http://HOST:PORT or FILE.db")
     absent = [name for name in ("pymilvus", *(["milvus_lite"] if lite else [])) if find_spec(name) is None]
@@ -67,7 +78,7 @@ def connect(uri: str) -> "MilvusClient":
         else "see that the server runs, and that the address is right"
     )
     with milvus_errors(uri, f"; {remedy}"):
-        return MilvusClient(uri, timeout=SECONDS_TO_CONNECT, **quiet)
+        return MilvusClient(uri, token=os.environ.get(TOKEN, ""), timeout=SECONDS_TO_CONNECT, **quiet)
 
 
 def is_lite(uri: str) -> bool:
@@ -77,10 +88,11 @@ def is_lite(uri: str) -> bool:
 @contextmanager
 def milvus_errors(uri: str, remedy: str = "") -> Iterator[None]:
     """What Milvus refuses, as one line that names the flag."""
+    from grpc import RpcError
     from pymilvus import MilvusException
 
     try:
         yield
-    except (MilvusException, ValueError) as error:  # ValueError: a port that is no number
+    except (MilvusException, RpcError, ValueError) as error:  # ValueError: a port that is no number
         reason = " ".join(str(getattr(error, "message", error)).split())
-        raise OSError(f"--engine {uri}: {reason}{remedy}") from error
+        raise EngineError(f"--engine {uri}: {reason}{remedy}") from error

@@ -30,7 +30,7 @@ MOST_FOUND = 16_384
 class MilvusGallery(SearchableGallery):
     """A gallery that Milvus searches: what it finds is put into exact order by the descriptors at hand.
 
-    The collection is named by store, gallery and settings, and grows and shrinks with the gallery. An image has the same
+    The collection is named by store, gallery and settings. Opening adds what is new; `remove` alone deletes. An image has the same
     number in it as long as its descriptor is kept. What lies in the collection but not in this gallery is ignored.
 
     Parameters
