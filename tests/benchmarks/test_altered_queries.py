@@ -39,6 +39,12 @@ def test_each_second_photo_alone(queries, tmp_path):
         assert [path.name for path in (tmp_path / "out" / kind).rglob("*.*")] == ["@1.5@2@a@.jpg"]
 
 
+def test_copies_of_other_photos_are_not_mixed_in(queries, tmp_path, capsys):
+    command = ["--queries", str(queries), "--out", str(tmp_path / "out"), "--kinds", "grey"]
+    assert main(command) == 0 and main([*command, "--every", "2"]) == 2
+    assert "grey holds other photos; give another folder" in capsys.readouterr().err
+
+
 def test_copies_repeat_whatever_else_is_made_and_follow_the_seed(queries, tmp_path):
     for name, flags in {"a": [], "b": ["--kinds", "noisy"], "c": ["--seed", "1", "--kinds", "noisy"]}.items():
         assert main(["--queries", str(queries), "--out", str(tmp_path / name), *flags]) == 0

@@ -17,6 +17,7 @@ from tests.tiny import write_pass
 from utils import serve
 from utils.retrieval import Localizer
 from utils.retrieval.embedding import EmbeddingOptions
+from utils.retrieval.engines.client import EngineError
 from utils.runs.checkpoints import save_checkpoint
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extras starlette and uvicorn are not installed")
@@ -88,6 +89,15 @@ def test_bad_requests_get_one_line(port):
     assert ask(port, "GET", "/gallery/99")[0] == 404
     assert ask(port, "GET", "/health", Host="elsewhere.example")[0] == 400
     assert json.loads(ask(port, "GET", "/health")[1]) == {"images": 6}
+
+
+def test_an_engine_that_is_away_is_not_the_photos_fault(localizer, files, monkeypatch):
+    def away(*_):
+        raise EngineError("--engine http://inside:19530: unreachable")
+
+    monkeypatch.setattr(localizer, "locate", away)
+    status, answer = serve.look_up(localizer, photos(files)[0].read_bytes())
+    assert status == 503 and "inside" not in answer["error"]
 
 
 def test_200_requests_of_8_clients_are_all_answered(port, files):

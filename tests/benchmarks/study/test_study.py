@@ -238,6 +238,14 @@ def test_runs_at_once_share_the_device_and_its_cores(tmp_path, monkeypatch):
     assert alive[-1] is None, "a run by itself takes what the user says"
 
 
+def test_a_run_on_other_data_is_not_taken_for_this_one(made_runs, tmp_path):
+    same, elsewhere = made_runs["place", 0], [*made_runs["place", 0].flags]
+    study.check_data(same)
+    elsewhere[elsewhere.index("--dataset_root") + 1] = str(tmp_path / "another/idda")
+    with pytest.raises(ValueError, match=r"was made with --dataset_root .*town/idda, not .*another/idda; give another"):
+        study.check_data(Job(same.exp_name, tuple(elsewhere)))
+
+
 # -- statistics ------------------------------------------------------------------------------------------------------
 
 

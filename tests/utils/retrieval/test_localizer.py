@@ -86,6 +86,11 @@ def test_descriptors_of_another_precision_are_kept_apart(localizer, checkpoint, 
     assert len([entry for entry in (tmp_path / "store").iterdir() if entry.is_dir()]) == 2
 
 
+def test_one_precision_is_given_once(checkpoint, gallery):
+    with pytest.raises(ValueError, match=r"precision: options\.compute has one already"):
+        Localizer(checkpoint, gallery, precision="bf16", options=EmbeddingOptions())
+
+
 def test_what_is_known_beforehand_restricts_the_gallery(localizer, gallery):
     photo = sorted(gallery.iterdir())[0]
     near = localizer.locate(photo, near=(EAST + 3 * SPACING_M, NORTH, SPACING_M + 1))

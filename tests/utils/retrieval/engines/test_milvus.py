@@ -211,6 +211,17 @@ def test_an_index_that_milvus_lacks_is_named(factory):
         client.check_engine("milvus.db", factory, 32)
 
 
+def test_what_a_server_would_refuse_later_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"--index IVF70000,Flat: Milvus takes at most 65536 lists"):
+        client.check_engine("http://127.0.0.1:9", "IVF70000,Flat", 32)
+
+
+def test_no_password_gets_into_a_result():
+    with pytest.raises(ValueError, match="leave user and password out, and set SEGVPR_MILVUS_TOKEN") as caught:
+        client.check_engine("http://me:secret@127.0.0.1:9", "Flat", 32)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "address, line",
     [
