@@ -185,7 +185,10 @@ def faster_precision(device: torch.device) -> tuple[str, str]:
 
 
 def convolution_seconds(dtypes: tuple[torch.dtype, ...], rounds: int = 5) -> list[float]:
-    """The least time that two convolutions of stage 3 take with their gradients, per type, in turn: a few tenths of a second."""
+    """The least processor time that two convolutions of stage 3 take with their gradients on one thread, per type, in turn.
+
+    A few tenths of a second in all. Other work on the machine hardly changes it, as it would change wall time.
+    """
     steps = []
     for dtype in dtypes:
         with torch.random.fork_rng(devices=()):  # measuring changes no run
@@ -193,11 +196,15 @@ def convolution_seconds(dtypes: tuple[torch.dtype, ...], rounds: int = 5) -> lis
         convs = convs.to(dtype=dtype, memory_format=torch.channels_last)
         image = torch.ones(1, 256, 17, 30, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
         steps.append(lambda convs=convs, image=image: convs(image).sum().backward())
-    times = []
-    for _ in range(1 + rounds):
-        for step in steps:
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
+    times, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for one another use processor time, too
+    try:
+        for _ in range(1 + rounds):
+            for step in steps:
+                start = time.thread_time()
+                step()
+                times.append(time.thread_time() - start)
+    finally:
+        torch.set_num_threads(threads)
     own = len(steps)
     return [min(times[own + i :: own]) for i in range(own)]  # the first round warms up
