@@ -47,6 +47,8 @@ VALIDATION_SEED, FIRST_EVALUATION_SEED, FIRST_TRAINING_SEED = 90_000, 91_000, 1_
 """Seeds of towns. Training counts up from its first seed and must stay below the others."""
 TRAINED_IN = ("rain", *MORE)
 """Conditions of the training queries, which the synthetic camera takes."""
+TRAINING_PASSES = tuple(f"town10/{name}" for name in ("gallery", *TRAINED_IN))
+TRAINING_QUERIES = "+".join(f"town10/queries_{name}/front_rear" for name in TRAINED_IN)
 FEWEST, MOST = 5, 80
 """Random negatives among which the nearest are taken: in the first leg, and at most. A trained network can use harder ones."""
 
@@ -78,7 +80,7 @@ class Recipe:
     largest_bytes: int
 
 
-SHARED = {"da_method": "none", "train_q": "+".join(f"town10/queries_{name}/front_rear" for name in TRAINED_IN)}
+SHARED = {"da_method": "none", "train_q": TRAINING_QUERIES}
 RECIPES = {
     "town": Recipe(
         SHARED | {"attention": "after_norm", "input": "imagenet", "lr": "0.001"},
@@ -206,7 +208,7 @@ def draw(
 
 def draw_training(args: argparse.Namespace, leg: int, job: Job) -> None:
     """Draw the town of a leg: only pictures that its run trains on."""
-    passes = [f"town10/{name}" for name in ("gallery", *TRAINED_IN)]
+    passes = [*TRAINING_PASSES]
     if "--DA_datasets" in job.flags:
         passes += [name for name, one in STANDARD_PASSES.items() if one.town == "robotcar"]
     draw(args, FIRST_TRAINING_SEED + leg, passes)
@@ -343,9 +345,8 @@ def train(args: argparse.Namespace, extra: Sequence[str], command: Sequence[str]
             save_checkpoint(folder / MIXED, mixed(before, weights_of(folder, leg - 1), recipe.kept), {})
         legs.append(train_leg(args, extra, leg))
         LOGGER.info("leg %d of %d: %s", leg + 1, count, summary(legs[-1]["history"]))
-    model = load_checkpoint(weights_of(folder, count - 1)).build()
-    if not recipe.head_legs:
-        model = mixed(before, weights_of(folder, count - 1), recipe.kept)
+    last = weights_of(folder, count - 1)
+    model = load_checkpoint(last).build() if recipe.head_legs else mixed(before, last, recipe.kept)
     write_atomically(out, content_of(model.config, half_precision(model.state_dict()), {}, max(args.size)))
     size = out.stat().st_size
     found = evaluate(args, {"untrained": before, f"after_{count}_legs": out}, extra)

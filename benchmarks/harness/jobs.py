@@ -14,7 +14,7 @@ import torch
 from utils.options.arguments import plain_values
 from utils.options.parsers import main_parser
 from utils.runs.folders import BEST, LAST, PREVIOUS, load_newest, newest
-from utils.summarize import NOT_CONFIGURATION, RESULTS
+from utils.summarize import NOT_CONFIGURATION, RESULTS, ROOTS
 from utils.system.logs import LOGGER, progress_bar
 
 SCRIPT = Path(__file__).parents[2] / "main.py"
@@ -33,11 +33,13 @@ class Job:
     exp_name : its run folder is `runs/<exp_name>/<timestamp>`.
     flags : all flags but `--exp_name` and `--resume`.
     weights : a checkpoint to start from; None starts as the flags say.
+    same_data : whether a run on other data folders is another run; if not, data may have moved.
     """
 
     exp_name: str
     flags: tuple[str, ...]
     weights: Path | None = None
+    same_data: bool = False
 
     @property
     def folder(self) -> Path:
@@ -61,21 +63,19 @@ def state(job: Job) -> str:
     run = newest_run(job)
     if run is None:
         return NEW
-    odd = changed(recorded(job), arguments_of(job.flags))
+    resumable = (run / LAST).exists() or (run / PREVIOUS).exists()
+    recorded = load_newest(run / (LAST if resumable else BEST)).training["record"]["arguments"]
+    wanted = arguments_of(job.flags)
+    odd = changed(recorded, wanted)
+    for name in ROOTS if job.same_data else ():
+        was, now = (value and Path(value).resolve() for value in (recorded.get(name), wanted[name]))
+        if was != now:
+            raise ValueError(f"{job.folder}: was made with --{name} {was}, not {now}; give another --name")
     if odd:
         raise ValueError(
             f"{run}: was made with other arguments ({'; '.join(odd)}); give those, or move the folder away"
         )
     return FINISHED if (run / RESULTS).is_file() else BEGUN
-
-
-def recorded(job: Job) -> dict | None:
-    """The arguments that the run on disk was made with; None without one."""
-    run = newest_run(job)
-    if run is None:
-        return None
-    resumable = (run / LAST).exists() or (run / PREVIOUS).exists()
-    return load_newest(run / (LAST if resumable else BEST)).training["record"]["arguments"]
 
 
 def own_flags(line: Sequence[str], program: str, decided: Container[str]) -> dict[str, str]:

@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.study.variants import Variant
+from benchmarks.train_town import TRAINING_QUERIES
 from datasets.reading.augmentation_settings import FAMILY_NAMES
 
-TRAINED_IN = ("rain", "snow", "sun", "night")
-PASSES = tuple(f"town10/{name}" for name in ("gallery", *TRAINED_IN))
-"""What is drawn of the town."""
 PHOTO_CONDITIONS = {name: name for name in ("clean", "dark", "night", "noisy", "blurred", "grey", "fog")}
 """Folders of queries, as `benchmarks.altered_queries` writes them."""
 PHOTO_FLAGS = {
@@ -97,7 +95,7 @@ class Photos(NamedTuple):
         """Training on the town, recall and mIoU on photos."""
         return {
             "dataset_root": f"{town}/idda",
-            "train_q": "+".join(f"town10/queries_{name}/front_rear" for name in TRAINED_IN),
+            "train_q": TRAINING_QUERIES,
             "dataset_root_val": f"{self.labelled}",
             "val_g": "gallery/front",
             "val_q": "queries/front",

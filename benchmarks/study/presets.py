@@ -6,8 +6,9 @@ from pathlib import Path
 
 from benchmarks.demo import SIZE, SMALL
 from benchmarks.study.photos import NOTE as PHOTO_NOTE
-from benchmarks.study.photos import PASSES, PHOTO_CONDITIONS, PHOTO_FLAGS, PHOTO_VARIANTS, Photos
+from benchmarks.study.photos import PHOTO_CONDITIONS, PHOTO_FLAGS, PHOTO_VARIANTS, Photos
 from benchmarks.study.variants import CONDITIONS, VARIANTS, Variant, town_flags
+from benchmarks.train_town import TRAINING_PASSES
 from datasets.town.passes import STANDARD_PASSES
 
 TOWN_NOTE = """Percent, mean ± standard deviation over seeds. `fresh rain` is a rain pass of the training town that was never
@@ -77,5 +78,5 @@ PRESETS = {
         (768, 432), 600, {"arch": "resnet50", "pretrain": "imagenet", "num_workers": "8", "precision": "auto"}
     ),
     # from ImageNet weights, on pictures as small as two cores can train in minutes
-    "photos": Preset((320, 180), 120, PHOTO_FLAGS, 1000, PASSES, PHOTO_VARIANTS, PHOTO_CONDITIONS, PHOTO_NOTE),
+    "photos": Preset((320, 180), 120, PHOTO_FLAGS, 1000, TRAINING_PASSES, PHOTO_VARIANTS, PHOTO_CONDITIONS, PHOTO_NOTE),
 }

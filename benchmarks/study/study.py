@@ -29,7 +29,6 @@ from datasets.town import make_town
 from datasets.town.world.difficulty import PRESETS as KNOBS
 from datasets.town.world.difficulty import STANDARD
 from utils.retrieval.embedding import EmbeddingOptions
-from utils.summarize import ROOTS
 from utils.system.command import run_command
 from utils.system.compute import resolve_compute
 from utils.system.logs import LOGGER, start_logging
@@ -164,18 +163,7 @@ def plan(args: argparse.Namespace, extra: Sequence[str]) -> Plan:
         variants = with_untrained(variants)
     seeds = list(dict.fromkeys(args.seeds))
     jobs = {(v.name, seed): job(name_of(args), flags, v, seed) for seed in seeds for v in variants}
-    for j in dict.fromkeys(jobs.values()):
-        check_data(j)
     return Plan(preset, photos, town, flags, variants, jobs)
-
-
-def check_data(job: runs_of.Job) -> None:
-    """ValueError if the run on disk has other data: flags of the town and of photos show in no other argument."""
-    wanted, recorded = runs_of.arguments_of(job.flags), runs_of.recorded(job)
-    for name in ROOTS if recorded else ():
-        was, now = (value and Path(value).resolve() for value in (recorded.get(name), wanted[name]))
-        if was != now:
-            raise ValueError(f"{job.folder}: was made with --{name} {was}, not {now}; give another --name")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -141,4 +141,4 @@ def job(name: str, shared: dict[str, str], variant: Variant, seed: int) -> Job:
     """One run, below `runs/<name>`, with the flags of all (`shared`) and the variant's own."""
     seed = seed if variant.drawn else 0
     flags = words({**shared, "seed": str(seed), "no_report": ""})
-    return Job(f"{name}/{variant.name}/seed{seed}", (*flags, *variant.flags.split()))
+    return Job(f"{name}/{variant.name}/seed{seed}", (*flags, *variant.flags.split()), same_data=True)
